@@ -1,0 +1,146 @@
+"""What every driver is: a class with options, started after INIT was answered.
+
+A driver never sees a request.  Its family (gridmad.information, .execution, .transfer)
+gives it the items of all waiting requests of one operation as a Batch, and it answers
+them together:
+
+    async def poll(self, contacts: Batch[str, JobState]) -> list[JobState | DriverError]:
+        states = await self.query()
+        return [states.get(contact, UnknownJobError(contact)) for contact in contacts]
+
+An operation that answers from memory may be a plain `def`; it is then served without a
+task, in microseconds.  Nothing in a driver may block the event loop: what blocks goes
+through `asyncio.to_thread` or `Batch.each_in_thread`.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar, Generic, TypeAlias, TypeVar, overload
+
+from gridmad.errors import DriverError
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+Result = TypeVar("Result")
+
+MaybeAwaitable: TypeAlias = Awaitable[Result] | Result
+
+
+class Driver:
+    """The part that all families share.
+
+    `add_options` declares the command line, `__init__` checks what it gave (raise
+    UsageError) and does nothing slow.  `start` runs after INIT was answered and before
+    the first batch; that is the place to import a back end's library and to connect.
+    `stop` has a good half second; whatever it leaves is left.
+    """
+
+    summary: ClassVar[str] = ""
+    """One line for --help."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+
+    @classmethod
+    def add_options(cls, parser: argparse.ArgumentParser) -> None:
+        """Declare this driver's own options."""
+
+    async def start(self) -> None:
+        """Get ready; a DriverError raised here answers every request until it succeeds."""
+
+    async def stop(self) -> None:
+        """Leave nothing behind but running jobs."""
+
+
+class Batch(Sequence[Item], Generic[Item, Value]):
+    """The items of all waiting requests of one operation, in the order they came.
+
+    An operation returns one outcome per item, or calls `settle` for each as soon as it is
+    known and returns None.  The first outcome of an item counts; an item that has none
+    when the operation ends, fails or passes its deadline is answered by the daemon.
+    """
+
+    __slots__ = ("_items", "_settle", "_settled")
+
+    def __init__(
+        self, items: Sequence[Item], settle: Callable[[int, Value | DriverError], None]
+    ) -> None:
+        self._items = items
+        self._settle = settle
+        self._settled = bytearray(len(items))
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
+        return self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items)
+
+    def settle(self, index: int, outcome: Value | DriverError) -> None:
+        """Answer item number `index`; what comes after the first outcome is dropped."""
+        if not self._settled[index]:
+            self._settled[index] = 1
+            self._settle(index, outcome)
+
+    def settle_all(self, outcomes: Sequence[Value | DriverError]) -> None:
+        """Answer every item that has no outcome yet."""
+        if len(outcomes) != len(self._items):
+            raise ValueError(f"{len(outcomes)} outcomes for {len(self._items)} items")
+        for index, outcome in enumerate(outcomes):
+            self.settle(index, outcome)
+
+    async def each_in_thread(
+        self, pool: ThreadPoolExecutor, function: Callable[[Item], Value]
+    ) -> None:
+        """Call `function(item)` for every item in `pool`, settling each as it ends.
+
+        What the function raises settles its item: a DriverError as it is, an OSError with
+        its own text.  The loop is woken once for all that ended meanwhile.
+        """
+        loop = asyncio.get_running_loop()
+        finished: list[tuple[int, Value | DriverError]] = []
+        done = loop.create_future()
+        left = len(self._items)
+
+        def collect() -> None:
+            nonlocal left
+            ready = finished[:]
+            del finished[: len(ready)]
+            for index, outcome in ready:
+                self.settle(index, outcome)
+            left -= len(ready)
+            if left == 0 and not done.done():
+                done.set_result(None)
+
+        def run(index: int, item: Item) -> None:
+            outcome: Value | DriverError
+            try:
+                outcome = function(item)
+            except DriverError as error:
+                outcome = error
+            except OSError as error:
+                outcome = DriverError(describe(error))
+            except BaseException as error:
+                outcome = DriverError(f"{type(error).__name__}: {error}")
+            finished.append((index, outcome))
+            loop.call_soon_threadsafe(collect)
+
+        for index, item in enumerate(self._items):
+            pool.submit(run, index, item)
+        if left:
+            await done
+
+
+def describe(error: OSError) -> str:
+    """An operating system's error as one readable line: what failed, on which path."""
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    text = error.strerror or str(error) or type(error).__name__
+    return f"{' -> '.join(names)}: {text}" if names else text

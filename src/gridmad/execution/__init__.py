@@ -1,0 +1,1 @@
+"""Execution drivers: run jobs, follow them, end them."""

@@ -1,0 +1,36 @@
+"""The one model of a job that all dialects are read into."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class JobDescription:
+    """What a job runs and what it asks for.
+
+    Paths are as they were written: relative ones are relative to `directory`, that to the
+    job's home on the resource.  `environment` keeps the order; of a name given twice the
+    last one counts.
+    """
+
+    executable: str
+    arguments: Sequence[str] = ()
+    directory: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stdin: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    count: int = 1
+    job_type: str = ""
+    queue: str = ""
+    project: str = ""
+    max_wall_time: int | None = None
+    """Minutes."""
+    max_cpu_time: int | None = None
+    """Minutes."""
+    max_memory: int | None = None
+    """MB."""
+    min_memory: int | None = None
+    """MB."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """What the dialect said beyond this model, by its name."""

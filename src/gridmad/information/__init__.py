@@ -1,0 +1,1 @@
+"""Information drivers: which hosts exist, and what they offer."""

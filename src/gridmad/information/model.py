@@ -1,0 +1,40 @@
+"""Host attributes: the one model that every information driver fills."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from gridmad import wire
+
+Attribute = int | str
+
+
+@dataclass(frozen=True)
+class HostAttributes:
+    """What one host offers, under GridWay's names, in the order gwd shall read it.
+
+    `host` holds the host's own attributes (`HOSTNAME`, `ARCH`, `CPU_MHZ`, ...), `queues[i]`
+    those of queue i under their names without an index (`QUEUE_NAME`, ...).  Units are
+    GridWay's: MHz, MB, minutes.  A queue that went away is `{"QUEUE_NAME": ""}`, so that
+    those behind it keep their index.
+    """
+
+    host: Mapping[str, Attribute]
+    queues: Sequence[Mapping[str, Attribute]] = field(default=())
+
+    @cached_property
+    def _formatted(self) -> tuple[bytes, list[str]]:
+        info, dropped = wire.format_attributes(
+            dict(self.host), [dict(queue) for queue in self.queues]
+        )
+        return b"SUCCESS " + (info or b"-"), dropped
+
+    @property
+    def payload(self) -> bytes:
+        """`SUCCESS NAME=value ...`, formatted once."""
+        return self._formatted[0]
+
+    @property
+    def dropped(self) -> list[str]:
+        """What gwd could not have taken and was left out, each with its reason."""
+        return self._formatted[1]

@@ -1,0 +1,1 @@
+"""Transfer drivers: bring files to where jobs run, and back."""
