@@ -183,8 +183,7 @@ cdef class Request:
         return self._field(index)
 
     def __repr__(self):
-        fields = " ".join(self._field(i) for i in range(self._count))
-        return f"<Request {fields!r}{' (' + self.problem + ')' if self._fault else ''}>"
+        return "<Request %r>" % " ".join(self._field(i) for i in range(self._count))
 
     cdef str _field(self, int index):
         if index >= self._count:

@@ -128,7 +128,7 @@ class Batch(Sequence[Item], Generic[Item, Value]):
                 outcome = error
             except OSError as error:
                 outcome = DriverError(describe(error))
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - a lost item hangs its job
                 outcome = DriverError(f"{type(error).__name__}: {error}")
             finished.append((index, outcome))
             loop.call_soon_threadsafe(collect)

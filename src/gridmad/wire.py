@@ -59,7 +59,9 @@ __all__ = [
     "clean",
     "column",
     "failure",
+    "finalised",
     "format_attributes",
+    "initialised",
     "success",
     "timer",
 ]
@@ -119,6 +121,17 @@ def success(info: str) -> bytes:
 def failure(text: str) -> bytes:
     """The payload `FAILURE <text>`: one line, cut to MAX_FAILURE bytes."""
     return b"FAILURE " + clean(text, MAX_FAILURE)
+
+
+def initialised(grammar: Grammar, greeting: bytes | None, problem: str = "") -> bytes:
+    """The answer to INIT: with `greeting` as its info, or the problem where that is None."""
+    payload = failure(problem) if greeting is None else b"SUCCESS " + greeting
+    return b"INIT %b%b\n" % (b"- - " if grammar.has_tid else b"- ", payload)
+
+
+def finalised(grammar: Grammar) -> bytes:
+    """The answer to FINALIZE."""
+    return b"FINALIZE %b%b\n" % (b"- - " if grammar.has_tid else b"- ", SUCCESS)
 
 
 def callback(job_id: str, payload: bytes) -> bytes:

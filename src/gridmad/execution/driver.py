@@ -39,7 +39,7 @@ class ExecutionDriver(Driver):
 
     def cancel(
         self, contacts: Batch[Contact, None]
-    ) -> MaybeAwaitable[Sequence[None | DriverError] | None]:
+    ) -> MaybeAwaitable[Sequence[DriverError | None] | None]:
         """Begin to end the jobs; their states tell when they did."""
         raise NotImplementedError
 

@@ -6,7 +6,7 @@ from gridmad.driver import Batch, Driver, MaybeAwaitable
 from gridmad.errors import DriverError
 from gridmad.transfer.model import Copy
 
-Outcomes = MaybeAwaitable[Sequence[None | DriverError] | None]
+Outcomes = MaybeAwaitable[Sequence[DriverError | None] | None]
 
 
 class TransferDriver(Driver):

@@ -1,0 +1,111 @@
+"""The launcher behind every driver's executable.
+
+pyproject.toml names a driver in one line of [project.scripts]:
+
+    gw_im_mad_static = "gridmad.cli.driver:information.static"
+
+which runs the class that gridmad/information/static.py calls DRIVER.  A driver of another
+package makes its executable with `launcher`:
+
+    main = launcher("information", "their.package.module")
+"""
+
+import argparse
+import asyncio
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from gridmad import __version__, process
+from gridmad.daemon import Daemon
+from gridmad.driver import Driver
+from gridmad.errors import GridmadError
+from gridmad.logs import Logs
+from gridmad.logs import add_options as add_log_options
+from gridmad.service import Service
+
+SERVICES = {
+    "information": ("gridmad.information.service", "InformationService"),
+    "execution": ("gridmad.execution.service", "ExecutionService"),
+    "transfer": ("gridmad.transfer.service", "TransferService"),
+}
+
+
+def launcher(family: str, module: str) -> Callable[[], NoReturn]:
+    """The main function of the executable that runs `module`'s DRIVER."""
+
+    def main() -> NoReturn:
+        process.clear_inheritance()
+        name = Path(sys.argv[0]).name
+        try:
+            code = _run(name, family, module)
+        except GridmadError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            code = 130
+        sys.stderr.flush()
+        # Threads of a hanging back end must not hold up the end.
+        os._exit(code)
+
+    return main
+
+
+def _run(name: str, family: str, module: str) -> int:
+    process.set_up_environment(sys.argv[0], os.environ)
+    service_module, service_name = SERVICES[family]
+    service_class: type[Service] = getattr(importlib.import_module(service_module), service_name)
+    driver_class: type[Driver] = importlib.import_module(module).DRIVER
+    parser = _parser(name, service_class, driver_class)
+    try:
+        options = parser.parse_args(process.arguments(sys.argv[1:]))
+    except SystemExit as stop:
+        sys.stdout.flush()
+        return int(stop.code or 0)
+    logs = Logs(options, sys.stderr)
+    process.lower_priority(os.environ)
+    try:
+        service = service_class(driver_class(options))
+        return asyncio.new_event_loop().run_until_complete(_serve(service))
+    finally:
+        logs.close()
+
+
+async def _serve(service: Service) -> int:
+    return await Daemon(service).run()
+
+
+def _parser(
+    name: str, service_class: type[Service], driver_class: type[Driver]
+) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=name,
+        description=f"{driver_class.summary} A middleware access driver: GridWay's gwd starts "
+        "it and speaks with it on stdin and stdout; at a prompt, type INIT - - - to begin.",
+        epilog="Exit codes: 0 after FINALIZE or end of file, 2 for a wrong command line, 70 when "
+        "the back end hung for good, 128+n for signal n.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{name} (gridmad) {__version__}")
+    driver_class.add_options(parser)
+    service_class.add_options(parser)
+    add_log_options(parser)
+    return parser
+
+
+class _Family:
+    """`information.static` is the main function of gridmad/information/static.py."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, module: str) -> Callable[[], NoReturn]:
+        return launcher(self._name, f"gridmad.{self._name}.{module}")
+
+
+information = _Family("information")
+execution = _Family("execution")
+transfer = _Family("transfer")

@@ -1,0 +1,306 @@
+"""Execution requests: jobs by gwd's ids, their contacts and their states.
+
+The rules that gwd depends on live here, for every driver: a CALLBACK never comes before
+the answer to its SUBMIT, each change of state is told once, nothing follows a final
+state, and what is only transient never becomes the end of a job.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gridmad import wire
+from gridmad.driver import Batch, describe
+from gridmad.errors import DescriptionError, DriverError, TransientError, UnknownJobError
+from gridmad.execution.description import parse_description
+from gridmad.execution.driver import Contact, ExecutionDriver
+from gridmad.execution.model import PENDING, JobState, Phase, Submission
+from gridmad.service import Service, message, settle, then
+from gridmad.wire import Request
+
+log = logging.getLogger(__name__)
+
+MAX_CONTACT = 999
+"""Bytes of a contact that gwd keeps."""
+MAX_DESCRIPTION = 1 << 20
+"""Bytes of a description that are read; gwd writes at most 16 KiB."""
+
+
+@dataclass(slots=True)
+class Job:
+    """A job that gwd knows: its contact and the last state it was told."""
+
+    id: str
+    contact: Contact
+    state: JobState = PENDING
+    is_answered: bool = False
+    """Its SUBMIT or RECOVER was answered: changes may be told."""
+    held: list[JobState] = field(default_factory=list)
+    """Changes that came before that."""
+
+
+class ExecutionService(Service):
+    """Keeps what gwd was told of each job, so that drivers need not."""
+
+    grammar = wire.EXECUTION
+    is_sequenced = True
+    gathered = frozenset({"SUBMIT", "POLL", "CANCEL", "RECOVER"})
+    deadlines = {  # noqa: RUF012 - overrides a ClassVar
+        "SUBMIT": 300.0,
+        "POLL": 60.0,
+        "CANCEL": 120.0,
+        "RECOVER": 120.0,
+    }
+
+    def __init__(self, driver: ExecutionDriver) -> None:
+        super().__init__(driver)
+        self._execution = driver
+        self._execution.report = self.report
+        self._jobs: dict[str, Job] = {}
+        self._by_contact: dict[Contact, Job] = {}
+        self._early: dict[Contact, list[JobState]] = {}
+        self._submitting = 0
+        self._undoing: set[asyncio.Task[None]] = set()
+
+    def serve(self, operation: str, requests: list[Request]) -> Awaitable[None] | None:
+        """Serve requests of one operation."""
+        if operation == "SUBMIT":
+            return self._submit(requests)
+        if operation == "RECOVER":
+            return self._recover(requests)
+        return self._follow(operation, requests)
+
+    def fallback(self, operation: str, request: Request, error: Exception) -> bytes:
+        """The last known state where that is what the request asks for, else FAILURE."""
+        if operation in ("POLL", "RECOVER"):
+            job = self._jobs.get(request.id)
+            if job is not None:
+                log.warning("job %s: last known state answered: %s", job.id, message(error))
+                if operation == "RECOVER":
+                    asyncio.get_running_loop().call_soon(self._release, job, [])
+                return _state_payload(job.state)
+        return super().fallback(operation, request, error)
+
+    def report(self, contact: Contact, state: JobState) -> None:
+        """Take a change of state from the driver and tell it once gwd may know it."""
+        job = self._by_contact.get(contact)
+        if job is None:
+            if self._submitting:
+                self._early.setdefault(contact, []).append(state)
+            return
+        if not job.is_answered:
+            job.held.append(state)
+        elif self._change(job, state):
+            self.tell(wire.callback(job.id, _callback_payload(state)))
+
+    def _change(self, job: Job, state: JobState) -> bool:
+        """Note a job's state; whether that is news."""
+        if job.state.is_final or job.state == state:
+            return False
+        job.state = state
+        if state.is_final:
+            self._by_contact.pop(job.contact, None)
+        return True
+
+    # ------------------------------------------------------------ SUBMIT
+
+    def _submit(self, requests: list[Request]) -> Awaitable[None] | None:
+        accepted: list[Request] = []
+        submissions: list[Submission] = []
+        for request in requests:
+            try:
+                submissions.append(_read_submission(request))
+                accepted.append(request)
+            except DriverError as error:
+                log.error("job %s: %s", request.id, error)
+                self.answer([request], [wire.failure(str(error))])
+        if not accepted:
+            return None
+
+        def settled(index: int, outcome: Contact | DriverError) -> None:
+            self._submitted(accepted[index], outcome)
+
+        self._submitting += 1
+        batch: Batch[Submission, Contact] = Batch(submissions, settled)
+        try:
+            done = settle(batch, self._execution.submit(batch))
+        except BaseException:
+            self._submit_ended()
+            raise
+        if done is None:
+            self._submit_ended()
+            return None
+        return self._await_submit(done)
+
+    async def _await_submit(self, done: Awaitable[None]) -> None:
+        try:
+            await done
+        finally:
+            self._submit_ended()
+
+    def _submit_ended(self) -> None:
+        self._submitting -= 1
+        if not self._submitting:
+            self._early.clear()
+
+    def _submitted(self, request: Request, outcome: Contact | DriverError) -> None:
+        if isinstance(outcome, DriverError):
+            log.error("job %s: not submitted: %s", request.id, outcome)
+            self.answer([request], [wire.failure(str(outcome))])
+            return
+        if request.answered:
+            # gwd was told that it failed and will submit it again: not both may run.
+            log.error("job %s: submitted past its deadline, ended again: %s", request.id, outcome)
+            self._undo(outcome)
+            return
+        contact = outcome.encode("utf-8", "replace")
+        if not contact.isascii() or len(contact.split()) != 1 or len(contact) > MAX_CONTACT:
+            self.answer([request], [wire.failure(f"unusable contact {outcome!r}")])
+            self._undo(outcome)
+            return
+        job = self._remember(request.id, outcome)
+        self.answer([request], [wire.success(outcome)])
+        self._release(job, self._early.pop(outcome, []))
+
+    def _remember(self, job_id: str, contact: Contact) -> Job:
+        """A job under this id; one that had it before is forgotten, not ended."""
+        before = self._jobs.get(job_id)
+        if before is not None and self._by_contact.get(before.contact) is before:
+            del self._by_contact[before.contact]
+        job = self._jobs[job_id] = self._by_contact[contact] = Job(job_id, contact)
+        return job
+
+    def _release(self, job: Job, early: list[JobState]) -> None:
+        """From here on changes are told, first those that came before the answer."""
+        job.is_answered = True
+        held, job.held = [*early, *job.held], []
+        for state in held:
+            self.report(job.contact, state)
+
+    def _undo(self, contact: Contact) -> None:
+        async def cancel() -> None:
+            batch: Batch[Contact, None] = Batch([contact], lambda _index, _outcome: None)
+            done = then(self._execution.cancel(batch), lambda _outcomes: None)
+            if done is not None:
+                await done
+
+        task = asyncio.get_running_loop().create_task(cancel())
+        self._undoing.add(task)
+        task.add_done_callback(self._undone)
+
+    def _undone(self, task: asyncio.Task[None]) -> None:
+        self._undoing.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a job that gwd does not know could not be ended: %s", task.exception())
+
+    # ------------------------------------------------------------ RECOVER
+
+    def _recover(self, requests: list[Request]) -> Awaitable[None] | None:
+        jobs = [self._remember(request.id, request[2]) for request in requests]
+
+        def settled(index: int, outcome: JobState | DriverError) -> None:
+            request, job = requests[index], jobs[index]
+            if request.answered:
+                # Its last known state was answered at the deadline; this one is news.
+                if isinstance(outcome, JobState):
+                    self._release(job, [outcome])
+                return
+            self._recovered(request, job, outcome)
+
+        batch: Batch[Contact, JobState] = Batch([job.contact for job in jobs], settled)
+        return settle(batch, self._execution.recover(batch))
+
+    def _recovered(self, request: Request, job: Job, outcome: JobState | DriverError) -> None:
+        if isinstance(outcome, JobState) and outcome.phase is not Phase.FAILED:
+            self._change(job, outcome)
+            self.answer([request], [_state_payload(outcome)])
+            self._release(job, [])
+        elif isinstance(outcome, JobState):
+            # SUCCESS FAILED would end the job; a failure told afterwards makes gwd try again.
+            self.answer([request], [_state_payload(PENDING)])
+            self._release(job, [outcome])
+        elif isinstance(outcome, TransientError):
+            self.answer([request], [self.fallback("RECOVER", request, outcome)])
+        else:
+            log.error("job %s: not recovered: %s", job.id, outcome)
+            self.answer([request], [wire.failure(str(outcome))])
+            self._by_contact.pop(job.contact, None)
+
+    # ------------------------------------------------------------ POLL and CANCEL
+
+    def _follow(self, operation: str, requests: list[Request]) -> Awaitable[None] | None:
+        followed: list[Request] = []
+        jobs: list[Job] = []
+        for request in requests:
+            job = self._jobs.get(request.id)
+            if job is None:
+                self.answer([request], [wire.failure(str(UnknownJobError(request.id)))])
+            elif job.state.is_final:
+                payload = wire.SUCCESS if operation == "CANCEL" else _state_payload(job.state)
+                self.answer([request], [payload])
+            else:
+                followed.append(request)
+                jobs.append(job)
+        if not followed:
+            return None
+        contacts = [job.contact for job in jobs]
+        if operation == "POLL":
+
+            def polled(index: int, outcome: JobState | DriverError) -> None:
+                self._polled(followed[index], jobs[index], outcome)
+
+            polls: Batch[Contact, JobState] = Batch(contacts, polled)
+            return settle(polls, self._execution.poll(polls))
+
+        def cancelled(index: int, outcome: DriverError | None) -> None:
+            payload = wire.SUCCESS if outcome is None else wire.failure(str(outcome))
+            self.answer([followed[index]], [payload])
+
+        cancels: Batch[Contact, None] = Batch(contacts, cancelled)
+        return settle(cancels, self._execution.cancel(cancels))
+
+    def _polled(self, request: Request, job: Job, outcome: JobState | DriverError) -> None:
+        if isinstance(outcome, JobState):
+            if not request.answered and self._jobs.get(job.id) is job:
+                self._change(job, outcome)
+            self.answer([request], [_state_payload(job.state)])
+        elif isinstance(outcome, UnknownJobError):
+            self.answer([request], [wire.failure(str(outcome))])
+        else:
+            self.answer([request], [self.fallback("POLL", request, outcome)])
+
+
+def _read_submission(request: Request) -> Submission:
+    """Read the description at once: gwd writes the next one into the same file."""
+    host, _, job_manager = request[2].partition("/")
+    path = Path(request[3])
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_DESCRIPTION + 1)
+    except OSError as error:
+        raise DescriptionError(f"cannot read the job description {describe(error)}") from None
+    except ValueError as error:
+        raise DescriptionError(f"cannot read the job description {path}: {error}") from None
+    if len(data) > MAX_DESCRIPTION:
+        raise DescriptionError(f"{path}: longer than {MAX_DESCRIPTION} bytes")
+    try:
+        description = parse_description(data)
+    except DescriptionError as error:
+        raise DescriptionError(f"{path}: {error}") from None
+    return Submission(request.id, host, job_manager, description)
+
+
+def _state_payload(state: JobState) -> bytes:
+    """A state as POLL and RECOVER answer it."""
+    if state.phase is Phase.DONE and state.exit_code is not None:
+        return b"SUCCESS DONE:%d" % state.exit_code
+    return b"SUCCESS " + state.phase.value.encode()
+
+
+def _callback_payload(state: JobState) -> bytes:
+    """A state as CALLBACK tells it; only FAILURE makes gwd try a failed job again."""
+    if state.phase is Phase.FAILED:
+        return wire.failure(state.reason or "the job failed")
+    return _state_payload(state)
