@@ -25,7 +25,9 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 cdef enum:
     LINE = 65535          # bytes of a line with its newline that gwd takes in one piece
     INFO = 64900          # bytes of attributes: leaves room for "MONITOR <id> SUCCESS "
+    MAX_FEED = 1 << 30    # bytes of one feed: fields are kept as 32-bit offsets
     FIELDS = 6            # the transfer family has the most
+    EXCERPT = 64          # bytes of a line that is too long that are looked at
     QUEUES = 67           # queues of a host (GW_HOST_MAX_QUEUES)
     GENERIC = 134         # generic attributes of a host, each of integers and of texts
     TEXT = 4000           # bytes of one text value: one value must not push the others out
@@ -107,6 +109,7 @@ cdef class Grammar:
     cdef readonly tuple operations
     cdef readonly bint has_tid
     cdef uint64_t words[16]
+    cdef uint32_t lengths[16]
     cdef int demands[16]
 
     def __init__(self, int fields, dict operations not None, bint has_tid=False):
@@ -122,6 +125,7 @@ cdef class Grammar:
             if not 0 < len(text) <= 8:
                 raise ValueError(f"operation {name!r} does not have 1 to 8 letters")
             self.words[i] = _pack(text, len(text))
+            self.lengths[i] = <uint32_t>len(text)
             demand = 0
             for need in needs:
                 demand |= {"id": NEEDS_ID, "tid": NEEDS_TID, 2: NEEDS_2, 3: NEEDS_3,
@@ -149,6 +153,9 @@ cdef class Request:
     cdef int _code              # index of the operation in the grammar, -1 if unknown
     cdef int _fault
     cdef readonly bint answered
+
+    def __init__(self):
+        raise TypeError("requests come from a Parser")
 
     @property
     def operation(self):
@@ -264,7 +271,8 @@ cdef Request _request(Grammar grammar, bytes data, Py_ssize_t start, Py_ssize_t 
     if request._length[0] <= 8:
         word = _pack(text + request._start[0], request._length[0])
         for number in range(len(grammar.operations)):
-            if grammar.words[number] == word:
+            # A NUL packs into nothing: the length tells POLL from one with a NUL behind.
+            if grammar.words[number] == word and grammar.lengths[number] == request._length[0]:
                 code = number
                 break
     request._code = code
@@ -324,7 +332,7 @@ cdef class Parser:
         cdef const char* text
         cdef const char* newline
         cdef Py_ssize_t at = 0
-        cdef Py_ssize_t size
+        cdef Py_ssize_t size, end
         cdef int code = -2
         cdef int this
         cdef Request request
@@ -333,18 +341,24 @@ cdef class Parser:
             data = self._rest + data
             self._rest = b""
         size = PyBytes_GET_SIZE(data)
+        if size > MAX_FEED:
+            raise OverflowError(f"{size} bytes at once: the limit is {MAX_FEED}")
         text = PyBytes_AS_STRING(data)
         while at < size:
             newline = <const char*>memchr(text + at, c'\n', size - at)
             if newline == NULL:
                 self._keep(data, at, size)
                 break
-            request = _request(grammar, data, at, newline - text)
-            if self._overlong or newline - text - at >= LINE:
+            end = newline - text
+            if self._overlong or end - at >= LINE:
+                # The same bytes count whether the line came at once or in pieces.
                 self._overlong = False
+                request = _request(grammar, data, at, min(end, at + EXCERPT))
                 if request is not None:
                     request._fault = TOO_LONG
-            at = newline - text + 1
+            else:
+                request = _request(grammar, data, at, end)
+            at = end + 1
             if request is None:
                 continue
             this = -1 if request._fault else request._code
@@ -363,7 +377,7 @@ cdef class Parser:
         if size - at >= LINE or self._overlong:
             # Enough to echo the operation and the id of a line that is too long anyway.
             self._overlong = True
-            size = min(size, at + 64)
+            size = min(size, at + EXCERPT)
         self._rest = data if at == 0 and size == len(data) else data[at:size]
 
 
@@ -375,7 +389,8 @@ def column(list requests not None, int index):
     cdef list fields = []
     if not 0 <= index < FIELDS:
         raise IndexError(index)
-    for request in requests:
+    for item in requests:
+        request = <Request?>item
         if (before is None or index >= request._count or index >= before._count
                 or request._length[index] != before._length[index]
                 or memcmp(PyBytes_AS_STRING(request._data) + request._start[index],
@@ -466,7 +481,7 @@ cdef char* _head(Request request, char* out) noexcept:
     if request._grammar.has_tid:
         if (request._code >= 0 and request._grammar.demands[request._code] & NEEDS_TID
                 and request._count > 2 and _digits(text + request._start[2], request._length[2])):
-            if request._length[1] >= 5:
+            if request._length[1] >= 5 and request._echoes_id():
                 # gwd scans a job id of five digits and the TID as one number; "+" parts them.
                 out[0] = c'+'
                 out += 1
@@ -679,9 +694,11 @@ cdef str _put(Writer* writer, PyObject* key, PyObject* value, int queue):
             return f"its value is longer than the {KNOWN_TEXT} bytes that gwd takes"
         if kind & HOST_KEY and length > HOST_TEXT:
             return f"its value is longer than the {HOST_TEXT} bytes that gwd takes"
-        if kind & (QUEUE_KEY | HOST_KEY):
+        if kind & (COPIED | HOST_KEY):
+            # gwd writes these into lines whose fields are parted by blanks and colons.
             for i in range(length):
-                if text[i] == c' ' or text[i] == c':' or SAFE[<uint8_t>text[i]] != <uint8_t>text[i]:
+                if (text[i] == c' ' or SAFE[<uint8_t>text[i]] != <uint8_t>text[i]
+                        or (text[i] == c':' and kind & (QUEUE_KEY | HOST_KEY))):
                     return "its value has a blank, a colon or another character that gwd cannot take"
         if length > TEXT:
             length = TEXT
