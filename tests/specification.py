@@ -30,7 +30,6 @@ EXCERPT: Final = 64
 _BLANKS = re.compile("[ \t]+")
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _VISIBLE = re.compile("[!-~]+")
-_DIGITS = re.compile(f"[0-9]{{1,{MAX_DIGITS}}}")
 
 
 # ---------------------------------------------------------------- requests
@@ -80,14 +79,18 @@ class SpecificationParser:
         # Of a line that is too long already no more is kept than tells that it is.
         self._rest = rest[:MAX_LINE]
         runs: list[tuple[str, list[SpecificationRequest]]] = []
+        run: list[SpecificationRequest] = []
+        before: str | None = None
         for line in lines:
             request = self._request(line)
             if request is None:
                 continue
-            operation = request.operation
-            if not runs or runs[-1][0] != operation:
-                runs.append((operation, []))
-            runs[-1][1].append(request)
+            operation = "" if request.problem else request.known_operation
+            if operation != before:
+                run = []
+                runs.append((operation, run))
+                before = operation
+            run.append(request)
         return runs
 
     def finish(self) -> list[tuple[str, list[SpecificationRequest]]]:
@@ -109,27 +112,32 @@ class SpecificationParser:
             words = _BLANKS.split(text, self.fields - 1)
             has_control = _CONTROL.search(text) is not None
         name = words[0].upper() if words[0].isascii() else ""
-        request = SpecificationRequest(words, self, name if name in self.operations else "")
+        needs = self.operations.get(name)
+        problem = None
         if is_too_long:
-            request.problem = f"request longer than {MAX_LINE} bytes"
+            problem = f"request longer than {MAX_LINE} bytes"
         elif has_control:
-            request.problem = "control character in the request"
-        elif not request.known_operation:
-            request.problem = "unknown operation; known are " + " ".join(self.operations)
+            problem = "control character in the request"
+        elif needs is None:
+            problem = "unknown operation; known are " + " ".join(self.operations)
         else:
-            request.problem = _unmet(request, self.operations[name])
-        return request
+            problem = _unmet(name, words, needs)
+        return SpecificationRequest(words, self, "" if needs is None else name, problem)
 
 
-def _unmet(request: SpecificationRequest, needs: tuple[Need, ...]) -> str | None:
-    """What an operation needs and the request does not have."""
-    name = request.known_operation
-    if ("id" in needs or request[1] != "-") and not _DIGITS.fullmatch(request[1]):
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) <= MAX_DIGITS
+
+
+def _unmet(name: str, words: list[str], needs: tuple[Need, ...]) -> str | None:
+    """What an operation needs and the words of the request do not give."""
+    job_id = words[1] if len(words) > 1 else "-"
+    if ("id" in needs or job_id != "-") and not _is_number(job_id):
         return f"the id of {name} is a number in digits"
-    if "tid" in needs and not _DIGITS.fullmatch(request[2]):
+    if "tid" in needs and not (len(words) > 2 and _is_number(words[2])):
         return f"the transfer id of {name} is a number in digits"
     for need in needs:
-        if isinstance(need, int) and request[need] == "-":
+        if isinstance(need, int) and (len(words) <= need or words[need] == "-"):
             return f"{name} lacks a field"
     return None
 
@@ -175,7 +183,7 @@ def _head(request: SpecificationRequest) -> bytes:
 
 def _transfer_id(request: SpecificationRequest) -> str:
     needs = request.grammar.operations.get(request.known_operation, ())
-    if "tid" not in needs or not _DIGITS.fullmatch(request[2]):
+    if "tid" not in needs or not _is_number(request[2]):
         return "-"
     # gwd takes a job id of five digits and the transfer id behind it for one number.
     return "+" + request[2] if len(request.id) >= 5 else request[2]
