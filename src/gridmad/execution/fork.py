@@ -1,0 +1,569 @@
+"""Runs jobs on this machine (gw_em_mad_fork).
+
+A job runs under a shepherd, a shell that leads the job's session and writes its exit code
+into a file: so job and exit code outlive the driver (see gridmad.execution.shepherd).  The
+contact
+
+    fork://HOST/BOOT_ID/PID/START_TIME/TAG
+
+names the shepherd's process for good and, by its tag, that file.  It is all that RECOVER
+needs; the journal is for what nobody else knows: jobs whose SUBMIT was not answered, and
+jobs that were being ended, when the driver died.
+
+The end of a shepherd is seen by a pidfd, of one's own child and of another's alike: an
+idle driver does nothing.  All that blocks (files, fork, the journal) is done by one
+thread, many jobs at a time.
+
+CANCEL sends TERM to all processes of the job but its shepherd: those of its session, and
+those that left it (setsid) but carry its mark in their environment.  Not found is only one
+that did both, left the session and cleared its environment.  What is left after the grace
+time gets KILL, again and again until nothing is left; then the end is told.
+
+A job whose shepherd is gone without an exit code failed, and what is left of it is killed
+before that is told, for gwd will run it again.
+"""
+
+import argparse
+import asyncio
+import functools
+import logging
+import os
+import resource
+import secrets
+import signal
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen
+from typing import ClassVar, Final, NamedTuple, TypeVar
+
+from gridmad.driver import Batch, MaybeAwaitable, describe
+from gridmad.errors import DriverError, TransientError, UnknownJobError
+from gridmad.execution.driver import Contact, ExecutionDriver
+from gridmad.execution.ending import Ending, sweep
+from gridmad.execution.journal import Journal, Started
+from gridmad.execution.model import ACTIVE, SUSPENDED, JobState, Phase, Submission
+from gridmad.execution.processes import (
+    ProcessIdentity,
+    boot_id,
+    first_child,
+    host_name,
+    status,
+)
+from gridmad.execution.shepherd import MARK, TAG, Shepherds
+from gridmad.options import count, seconds
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+CHUNK: Final = 16
+"""Jobs started in one transaction: 16 take some 10 ms, so that answers come steadily."""
+KEEP_DAYS: Final = 7
+SWEEP_INTERVAL: Final = 0.1
+"""Seconds between looks at what is left of jobs that are being ended."""
+STOP_TIME: Final = 0.2
+"""Seconds that a start under way has to end when the driver stops."""
+
+VANISHED: Final = "the job's shepherd vanished without an exit code (it was killed)"
+REBOOTED: Final = "the machine was started anew while the job ran"
+
+
+class Name(NamedTuple):
+    """What a contact says."""
+
+    shepherd: ProcessIdentity
+    tag: str
+
+    def __str__(self) -> str:
+        return f"fork://{self.shepherd}/{self.tag}"
+
+    @classmethod
+    def parse(cls, contact: Contact) -> "Name":
+        """Read a contact.  Raises DriverError for one of another driver or machine."""
+        identity, _, tag = contact.removeprefix("fork://").rpartition("/")
+        try:
+            shepherd = ProcessIdentity.parse(identity)
+        except ValueError:
+            raise UnknownJobError(contact) from None
+        if not contact.startswith("fork://") or not TAG.fullmatch(tag):
+            raise UnknownJobError(contact)
+        if not shepherd.is_here:
+            raise DriverError(f"job {contact} runs on {shepherd.host}, and this is {host_name()}")
+        return cls(shepherd, tag)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A job that is followed."""
+
+    name: Name
+    contact: Contact
+    pidfd: int
+    """Readable when the shepherd has ended; -1 when that was seen."""
+    process: Popen[bytes] | None
+    """None for a job that an earlier driver started."""
+    is_cancelled: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class End:
+    """The end of a job that is told when nothing of the job is left."""
+
+    name: Name
+    ending: Ending
+    job: Job | None = None
+    """None for one that gwd does not wait for."""
+    state: JobState | None = None
+    """None while the shepherd runs."""
+
+
+class ForkDriver(ExecutionDriver):
+    """Jobs as processes of this machine."""
+
+    summary: ClassVar[str] = "run jobs on this machine"
+
+    @classmethod
+    def add_options(cls, parser: argparse.ArgumentParser) -> None:
+        """Declare --state, --grace and --keep-days."""
+        parser.add_argument(
+            "--state",
+            metavar="DIR",
+            type=Path,
+            help="keep the journal and exit codes here; it must be on a local disk "
+            "(default: $XDG_STATE_HOME/gridmad/fork or ~/.local/state/gridmad/fork)",
+        )
+        parser.add_argument(
+            "--grace",
+            metavar="SECONDS",
+            type=seconds,
+            default=5.0,
+            help="time that a cancelled job has between TERM and KILL (default: %(default)g)",
+        )
+        parser.add_argument(
+            "--keep-days",
+            metavar="DAYS",
+            type=count,
+            default=KEEP_DAYS,
+            help="keep what is known of ended jobs for this long (default: %(default)s)",
+        )
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(options)
+        self._folder: Path = (options.state or _default_folder()).absolute()
+        self._grace: float = options.grace
+        self._keep: float = options.keep_days * 86400
+        self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._journal: Journal | None = None
+        self._jobs: dict[Contact, Job] = {}
+        self._ended: list[Job] = []
+        self._ends: dict[str, End] = {}
+        self._wake = asyncio.Event()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+        # A job inherits the signal mask of the thread that starts it.
+        self._worker = ThreadPoolExecutor(
+            1, "fork", functools.partial(signal.pthread_sigmask, signal.SIG_SETMASK, ())
+        )
+
+    # ------------------------------------------------------------ start and stop
+
+    async def start(self) -> None:
+        """Open the journal, and take up what an earlier driver left."""
+        self._loop = asyncio.get_running_loop()
+        _raise_descriptor_limit()
+        await self._in_thread(self._open)
+        self._ends.update((end.name.tag, end) for end in await self._in_thread(self._take_over))
+        self._sweep_soon()
+
+    def _open(self) -> None:
+        self._close()
+        self._journal = Journal(self._folder)
+        self._shepherds = Shepherds(self._folder / "jobs", self._descriptors)
+        self._journal.expire(self._keep)
+        self._shepherds.expire(time.time() - self._keep)
+
+    def _take_over(self) -> list[End]:
+        """In the thread: claim the jobs of drivers that died, and sort them."""
+        ends: list[End] = []
+        ended: list[tuple[str, JobState]] = []
+        for row in self._log.claim():
+            if row.contact is None:
+                log.warning("job %s was begun and never answered: it is ended", row.job_id)
+                self._shepherds.forbid(row.tag, 128 + signal.SIGTERM)
+                found = self._shepherds.find(row.tag)
+                ends += [self._new_end(Name(shepherd, row.tag)) for shepherd in found]
+                if not found:
+                    ended.append((row.tag, JobState.done(128 + signal.SIGTERM)))
+                continue
+            name = Name.parse(row.contact)
+            if not name.shepherd.is_alive:
+                state = self._final_state(name, None, row.is_cancelled)
+                ended.append((row.tag, state))
+                if _may_have_left(state):
+                    ends.append(self._new_end(name, state=state))
+            elif row.is_cancelled:
+                log.info("job %s was being ended, and still is", row.job_id)
+                ends.append(self._new_end(name))
+        self._log.end(ended)
+        return ends
+
+    async def stop(self) -> None:
+        """Leave the jobs running."""
+        self._is_stopping = True
+        for task in self._tasks:
+            task.cancel()
+        for job in self._jobs.values():
+            self._unfollow(job)
+            if job.process is not None:
+                # It goes on without us: its object must neither warn of that nor wait.
+                job.process.returncode = 0
+        closing = self._worker.submit(self._close)
+        self._worker.shutdown(wait=False)
+        await asyncio.wait([asyncio.wrap_future(closing)], timeout=STOP_TIME)
+
+    def _close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    @property
+    def _log(self) -> Journal:
+        if self._journal is None:
+            raise DriverError("the driver is stopping")
+        return self._journal
+
+    # ------------------------------------------------------------ SUBMIT
+
+    async def submit(self, submissions: Batch[Submission, Contact]) -> None:
+        """Start the jobs, some at a time; each is answered once it is in the journal."""
+        for first in range(0, len(submissions), CHUNK):
+            future = self._worker.submit(self._start_jobs, submissions[first : first + CHUNK])
+            try:
+                outcomes = await asyncio.wrap_future(future)
+            except asyncio.CancelledError:
+                future.add_done_callback(_kill_unanswered)
+                raise
+            for index, outcome in enumerate(outcomes, first):
+                if isinstance(outcome, DriverError):
+                    submissions.settle(index, outcome)
+                else:
+                    self._jobs[outcome.contact] = outcome
+                    submissions.settle(index, outcome.contact)
+                    self._loop.call_soon(self._tell_active, outcome)
+
+    def _start_jobs(self, submissions: Sequence[Submission]) -> list[Job | DriverError]:
+        """In the thread: write down the intent, act, write down what became of it."""
+        tags = [secrets.token_hex(8) for _ in submissions]
+        self._log.intend(
+            (tag, submission.job_id) for tag, submission in zip(tags, submissions, strict=True)
+        )
+        outcomes = [
+            self._start_job(tag, submission)
+            for tag, submission in zip(tags, submissions, strict=True)
+        ]
+        started: list[Started] = []
+        failed: list[str] = []
+        for tag, outcome in zip(tags, outcomes, strict=True):
+            if isinstance(outcome, DriverError):
+                failed.append(tag)
+            else:
+                started.append(Started(tag, outcome.contact))
+        try:
+            self._log.record(started, failed)
+        except DriverError:
+            _kill_jobs(outcomes)
+            raise
+        return outcomes
+
+    def _start_job(self, tag: str, submission: Submission) -> Job | DriverError:
+        if self._is_stopping:
+            return DriverError("the driver is stopping")
+        try:
+            process, warnings = self._shepherds.start(submission.description, tag)
+        except DriverError as error:
+            return error
+        for warning in warnings:
+            log.warning("job %s: %s", submission.job_id, warning)
+        try:
+            # As nobody waits for it yet it keeps its id, even if it has ended already.
+            name = Name(ProcessIdentity.of(process.pid), tag)
+            pidfd = os.pidfd_open(process.pid)
+        except OSError as error:
+            _kill_session(process)
+            return DriverError(f"the job cannot be followed: {describe(error)}")
+        return Job(name, str(name), pidfd, process)
+
+    # ------------------------------------------------------------ following jobs
+
+    def _tell_active(self, job: Job) -> None:
+        if not self._is_stopping:
+            self.report(job.contact, ACTIVE)
+            self._follow(job)
+
+    def _follow(self, job: Job) -> None:
+        self._loop.add_reader(job.pidfd, self._shepherd_ended, job)
+
+    def _unfollow(self, job: Job) -> None:
+        if job.pidfd >= 0:
+            self._loop.remove_reader(job.pidfd)
+            os.close(job.pidfd)
+            job.pidfd = -1
+
+    def _shepherd_ended(self, job: Job) -> None:
+        self._unfollow(job)
+        if not self._ended:
+            self._spawn(self._collect())
+        self._ended.append(job)
+
+    async def _collect(self) -> None:
+        """Read the exit codes of all shepherds that ended meanwhile, and tell the ends."""
+        ended, self._ended = self._ended, []
+        states = await self._in_thread(self._read_ends, ended)
+        for job, state in zip(ended, states, strict=True):
+            if _may_have_left(state) and job.name.tag not in self._ends:
+                log.error("job %s: %s", job.contact, state.reason)
+                self._ends[job.name.tag] = self._new_end(job.name, job, state)
+            end = self._ends.get(job.name.tag)
+            if end is None:
+                self._tell_end(job, state)
+            else:
+                end.state = state
+                self._sweep_soon()
+
+    def _read_ends(self, jobs: Sequence[Job]) -> list[JobState]:
+        """In the thread."""
+        states = [self._final_state(job.name, job.process, job.is_cancelled) for job in jobs]
+        self._write_ends([(job.name.tag, state) for job, state in zip(jobs, states, strict=True)])
+        return states
+
+    def _write_ends(self, ends: Sequence[tuple[str, JobState]]) -> None:
+        """In the thread: what is lost here can be found again from the contacts."""
+        try:
+            self._log.end(ends)
+        except DriverError as error:
+            log.warning("the end of %d jobs is not written down: %s", len(ends), error)
+
+    def _final_state(
+        self, name: Name, process: Popen[bytes] | None, is_cancelled: bool
+    ) -> JobState:
+        """In the thread: the end of a job whose shepherd is gone."""
+        waited = process.wait() if process is not None else -1
+        exit_code = self._shepherds.exit_code(name.tag)
+        if exit_code is None and waited >= 0:
+            # What the shepherd could not write (the disk is full) it ended with.
+            exit_code = waited
+        if exit_code is None and is_cancelled:
+            exit_code = 128 + signal.SIGKILL
+        if exit_code is not None:
+            return JobState.done(exit_code)
+        return JobState.failed(VANISHED if name.shepherd.boot_id == boot_id() else REBOOTED)
+
+    def _tell_end(self, job: Job, state: JobState) -> None:
+        del self._jobs[job.contact]
+        self.report(job.contact, state)
+
+    # ------------------------------------------------------------ POLL and RECOVER
+
+    def poll(
+        self, contacts: Batch[Contact, JobState]
+    ) -> MaybeAwaitable[Sequence[JobState | DriverError]]:
+        """The states of jobs; one that is not followed is looked for as by RECOVER."""
+        states: list[JobState | DriverError] = []
+        for contact in contacts:
+            job = self._jobs.get(contact)
+            if job is None:
+                return self.recover(contacts)
+            states.append(_present_state(job))
+        return states
+
+    async def recover(self, contacts: Batch[Contact, JobState]) -> list[JobState | DriverError]:
+        """Find jobs by their contacts alone, and follow those that run."""
+        return [
+            _present_state(found) if isinstance(found, Job) else found
+            for found in await self._find(contacts)
+        ]
+
+    async def _find(self, contacts: Sequence[Contact]) -> list[Job | JobState | DriverError]:
+        """The jobs of contacts, followed from here on; of ended ones their states."""
+        unknown = [contact for contact in contacts if contact not in self._jobs]
+        searched = await self._in_thread(self._search, unknown) if unknown else []
+        outcomes: dict[Contact, Job | JobState | DriverError] = {}
+        for contact, found in zip(unknown, searched, strict=True):
+            if isinstance(found, Job) and contact in self._jobs:
+                os.close(found.pidfd)
+                continue
+            outcomes[contact] = found
+            if isinstance(found, Job):
+                self._jobs[contact] = found
+                self._follow(found)
+                if found.is_cancelled:
+                    self._end(found)
+            elif isinstance(found, JobState) and _may_have_left(found):
+                name = Name.parse(contact)
+                self._ends.setdefault(name.tag, self._new_end(name, state=found))
+                self._sweep_soon()
+        return [self._jobs.get(contact) or outcomes[contact] for contact in contacts]
+
+    def _search(self, contacts: Sequence[Contact]) -> list[Job | JobState | DriverError]:
+        """In the thread."""
+        return [self._search_one(contact) for contact in contacts]
+
+    def _search_one(self, contact: Contact) -> Job | JobState | DriverError:
+        try:
+            name = Name.parse(contact)
+        except DriverError as error:
+            return error
+        try:
+            is_cancelled = self._log.is_cancelled(name.tag)
+        except DriverError as error:
+            log.warning("%s", error)
+            is_cancelled = False
+        try:
+            pidfd = name.shepherd.open()
+            if pidfd is not None:
+                return Job(name, contact, pidfd, None, is_cancelled)
+            state = self._final_state(name, None, is_cancelled)
+        except OSError as error:
+            return TransientError(f"job {contact}: {describe(error)}")
+        self._write_ends([(name.tag, state)])
+        return state
+
+    # ------------------------------------------------------------ CANCEL
+
+    async def cancel(self, contacts: Batch[Contact, None]) -> list[DriverError | None]:
+        """Begin to end jobs; one that has ended already is no failure."""
+        found = await self._find(contacts)
+        jobs = [job for job in found if isinstance(job, Job) and not job.is_cancelled]
+        for job in jobs:
+            job.is_cancelled = True
+        if jobs:
+            try:
+                await self._in_thread(lambda: self._log.cancel([job.name.tag for job in jobs]))
+            except DriverError as error:
+                log.warning("%s", error)
+            for job in jobs:
+                self._end(job)
+        return [one if isinstance(one, DriverError) else None for one in found]
+
+    def _end(self, job: Job) -> None:
+        """Begin to end a job; or, of one that is being ended, begin to wait for its end."""
+        if self._jobs.get(job.contact) is job:
+            self._ends.setdefault(job.name.tag, self._new_end(job.name)).job = job
+            self._sweep_soon()
+
+    def _new_end(self, name: Name, job: Job | None = None, state: JobState | None = None) -> End:
+        """What is left of a job that ended by itself gets no grace."""
+        grace = self._grace if state is None else 0.0
+        ending = Ending(name.shepherd, f"{MARK}={name.tag}", time.monotonic() + grace)
+        return End(name, ending, job, state)
+
+    def _sweep_soon(self) -> None:
+        self._wake.set()
+        if self._ends and self._sweeper is None:
+            self._sweeper = self._spawn(self._sweep())
+
+    async def _sweep(self) -> None:
+        """End jobs until none is left to end."""
+        while self._ends:
+            self._wake.clear()
+            ends = list(self._ends.values())
+            try:
+                gone = await self._in_thread(lambda: sweep([end.ending for end in ends]))  # noqa: B023
+            except OSError as error:
+                log.error("jobs cannot be ended for now: %s", describe(error))
+                gone = [False] * len(ends)
+            await self._finish([end for end, is_gone in zip(ends, gone, strict=True) if is_gone])
+            if self._ends:
+                try:
+                    async with asyncio.timeout(SWEEP_INTERVAL):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+        self._sweeper = None
+
+    async def _finish(self, ends: Sequence[End]) -> None:
+        """Nothing is left of these jobs: tell it, or if nobody waits write it down."""
+        unknown = [end for end in ends if end.job is None and end.state is None]
+        if unknown:
+            await self._in_thread(lambda: self._write_last(unknown))
+        for end in ends:
+            if end.job is None:
+                del self._ends[end.name.tag]
+            elif end.state is not None:
+                del self._ends[end.name.tag]
+                self._tell_end(end.job, end.state)
+
+    def _write_last(self, ends: Sequence[End]) -> None:
+        """In the thread."""
+        self._write_ends([(end.name.tag, self._final_state(end.name, None, True)) for end in ends])
+
+    # ------------------------------------------------------------ tasks and the thread
+
+    async def _in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """Run what blocks; DriverError once the driver stops."""
+        try:
+            future = self._loop.run_in_executor(self._worker, function, *arguments)
+        except RuntimeError:
+            raise DriverError("the driver is stopping") from None
+        return await future
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+        return task
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("following jobs failed: %r", task.exception(), exc_info=task.exception())
+
+
+def _default_folder() -> Path:
+    state = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"  # noqa: PTH117
+    return base / "gridmad" / "fork"
+
+
+def _raise_descriptor_limit() -> None:
+    """Each job needs a descriptor; gwd gives 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _present_state(job: Job) -> JobState:
+    """A running job, which may have been stopped by someone."""
+    child = first_child(job.name.shepherd.pid)
+    found = status(child) if child is not None else None
+    return SUSPENDED if found is not None and found.state in ("T", "t") else ACTIVE
+
+
+def _may_have_left(state: JobState) -> bool:
+    """Whether processes of the job may run though its shepherd does not."""
+    return state.phase is Phase.FAILED and state.reason == VANISHED
+
+
+def _kill_session(process: Popen[bytes]) -> None:
+    """End a job that was just started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _kill_jobs(outcomes: Sequence[Job | DriverError]) -> None:
+    for outcome in outcomes:
+        if not isinstance(outcome, DriverError) and outcome.process is not None:
+            _kill_session(outcome.process)
+            os.close(outcome.pidfd)
+
+
+def _kill_unanswered(starting: Future[list[Job | DriverError]]) -> None:
+    """The driver stops before it could answer: gwd will submit these jobs again."""
+    if not starting.cancelled() and starting.exception() is None:
+        _kill_jobs(starting.result())
+
+
+DRIVER = ForkDriver

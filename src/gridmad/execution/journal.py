@@ -1,0 +1,255 @@
+"""The journal of jobs: what a driver must not forget when it dies.
+
+A driver writes down that it is going to start a job (`intend`), starts it under a tag of
+its own, and writes down what became of it (`record`) before it answers.  Killed between
+the two it leaves an intent without a record; the next driver takes that over (`claim`),
+finds by the tag whether the job was started, and ends it: gwd never heard of it and will
+submit it again.
+
+Many drivers of one user may share a journal.  Each row has its owner, the driver's
+process; rows of a driver that is alive, or that ran on another machine, are left alone.
+
+Every call is one transaction, and blocks: it belongs in a thread.  All calls of one
+Journal must come from one thread at a time.
+
+The file is an sqlite3 database in WAL mode, 0600 in a folder 0700.  It must lie on a local
+file system.  sqlite3 is imported when a journal is opened.
+"""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from gridmad.driver import describe
+from gridmad.errors import DriverError
+from gridmad.execution.model import JobState
+from gridmad.execution.processes import ProcessIdentity
+
+if TYPE_CHECKING:
+    import sqlite3
+
+log = logging.getLogger(__name__)
+
+FILE_NAME: Final = "journal.sqlite3"
+VERSION: Final = 1
+LOCK_TIME: Final = 20.0
+"""Seconds to wait for another driver's transaction."""
+
+_SCHEMA: Final = f"""
+CREATE TABLE IF NOT EXISTS jobs (
+    tag TEXT PRIMARY KEY,
+    job_id TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    contact TEXT UNIQUE,
+    handle TEXT NOT NULL DEFAULT '',
+    phase TEXT,
+    exit_code INTEGER,
+    reason TEXT NOT NULL DEFAULT '',
+    is_cancelled INTEGER NOT NULL DEFAULT 0,
+    intended REAL NOT NULL,
+    started REAL,
+    ended REAL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS unended ON jobs (owner) WHERE ended IS NULL;
+CREATE INDEX IF NOT EXISTS ended ON jobs (ended) WHERE ended IS NOT NULL;
+PRAGMA user_version = {VERSION};
+"""
+
+
+class Started(NamedTuple):
+    """A job that was started: its names, and what its driver needs to reach it."""
+
+    tag: str
+    contact: str
+    handle: str = ""
+
+
+class Unended(NamedTuple):
+    """A job of a driver that died, whose end is not written down."""
+
+    tag: str
+    job_id: str
+    contact: str | None
+    """None for an intent: nobody was told of this job."""
+    handle: str
+    is_cancelled: bool
+
+
+class Journal:
+    """The journal in a folder, which is made where it is missing.
+
+    `durable` makes every transaction survive a power failure as well, for jobs that
+    outlive this machine.  Raises DriverError, as all methods do, when the disk does not do
+    what it should.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        import sqlite3
+
+        self._sqlite3 = sqlite3
+        self._path = folder / FILE_NAME
+        self._durable = durable
+        self._owner = str(ProcessIdentity.of(os.getpid()))
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # sqlite3 gives the files beside this one the same mode.
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise DriverError(f"the journal cannot be made: {describe(error)}") from None
+        with self._errors():
+            try:
+                self._connection = self._connect()
+            except sqlite3.DatabaseError as error:
+                if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                    raise
+                self._set_aside(error)
+                self._connection = self._connect()
+
+    def _connect(self) -> "sqlite3.Connection":
+        connection = self._sqlite3.connect(
+            self._path, timeout=LOCK_TIME, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > VERSION:
+                raise DriverError(
+                    f"the journal {self._path} was written by a newer gridmad (format {version})"
+                )
+            if version < VERSION:
+                connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _set_aside(self, error: Exception) -> None:
+        """Jobs can be found without their journal; a broken one must not stop new jobs."""
+        aside = self._path.with_name(f"{FILE_NAME}.broken-{time.time_ns()}")
+        log.error("the journal is unreadable (%s); a new one is begun, see %s", error, aside)
+        self._path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            self._path.with_name(FILE_NAME + suffix).unlink(missing_ok=True)
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._errors():
+            self._connection.close()
+
+    def intend(self, jobs: Iterable[tuple[str, str]]) -> None:
+        """Write down what is going to be started: `(tag, job_id)` of each job.
+
+        A job id may come again, for a job that replaces the one before: the tag tells them
+        apart.
+        """
+        now = time.time()
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO jobs (tag, job_id, owner, intended) VALUES (?, ?, ?, ?)",
+                [(tag, job_id, self._owner, now) for tag, job_id in jobs],
+            )
+
+    def record(self, started: Iterable[Started], failed: Iterable[str] = ()) -> None:
+        """Write down what became of intents: the jobs that were started, and the tags of
+        those that were not.
+        """
+        now = time.time()
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE jobs SET contact = ?, handle = ?, started = ? WHERE tag = ?",
+                [(job.contact, job.handle, now, job.tag) for job in started],
+            )
+            connection.executemany("DELETE FROM jobs WHERE tag = ?", [(tag,) for tag in failed])
+
+    def end(self, jobs: Iterable[tuple[str, JobState]]) -> None:
+        """Write down the final states of jobs, by their tags."""
+        now = time.time()
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE jobs SET phase = ?, exit_code = ?, reason = ?, ended = ? WHERE tag = ?",
+                [
+                    (state.phase.value, state.exit_code, state.reason, now, tag)
+                    for tag, state in jobs
+                ],
+            )
+
+    def cancel(self, tags: Iterable[str]) -> None:
+        """Write down that jobs are being ended, for a driver that has to go on with it."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE jobs SET is_cancelled = 1 WHERE tag = ?", [(tag,) for tag in tags]
+            )
+
+    def is_cancelled(self, tag: str) -> bool:
+        """Whether a job was being ended."""
+        with self._errors():
+            found = self._connection.execute(
+                "SELECT 1 FROM jobs WHERE tag = ? AND is_cancelled", (tag,)
+            ).fetchone()
+            return found is not None
+
+    def claim(self) -> list[Unended]:
+        """Take over the jobs of drivers that died on this machine, and are not written down
+        as ended.
+        """
+        with self._transaction() as connection:
+            owners = [
+                owner
+                for (owner,) in connection.execute(
+                    "SELECT DISTINCT owner FROM jobs WHERE ended IS NULL"
+                )
+                if _is_dead(owner)
+            ]
+            jobs = [
+                Unended(tag, job_id, contact, handle, bool(is_cancelled))
+                for owner in owners
+                for tag, job_id, contact, handle, is_cancelled in connection.execute(
+                    "SELECT tag, job_id, contact, handle, is_cancelled FROM jobs"
+                    " WHERE ended IS NULL AND owner = ?",
+                    (owner,),
+                )
+            ]
+            connection.executemany(
+                "UPDATE jobs SET owner = ? WHERE ended IS NULL AND owner = ?",
+                [(self._owner, owner) for owner in owners],
+            )
+        return jobs
+
+    def expire(self, age: float) -> None:
+        """Forget jobs that ended more than `age` seconds ago."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM jobs WHERE ended < ?", (time.time() - age,))
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator["sqlite3.Connection"]:
+        with self._errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._sqlite3.Error as error:
+            raise DriverError(f"the journal {self._path}: {error}") from error
+
+
+def _is_dead(owner: str) -> bool:
+    """Whether a driver died on this machine; of others nothing is known."""
+    try:
+        identity = ProcessIdentity.parse(owner)
+    except ValueError:
+        return False
+    return identity.is_here and not identity.is_alive

@@ -1,0 +1,230 @@
+"""Starting a job under its shepherd, and reading what the shepherd wrote down.
+
+The shepherd (shepherd.sh) is a shell that leads the job's session, waits for the job and
+writes its exit code into a file named by the job's tag.  So both job and exit code outlive
+the driver.
+
+Where a job runs: in `directory`, relative to the user's home; relative executables and
+files are relative to that directory.  `file:` URLs are taken as paths; other URLs name
+nothing on this machine: as executable, stdin or directory they make the job fail, as
+stdout or stderr the output is kept beside the status file and a warning says where.
+
+What a job gets: the environment named in INHERITED, HOME, USER, LOGNAME, SHELL and PATH,
+then what its description says, and GRIDMAD_JOB with its tag; default signals, the umask of
+the driver, and no open files but the three.
+
+Nothing here enforces limits of time and memory, as GRAM's fork job manager does not.
+"""
+
+import os
+import pwd
+import re
+import stat
+import subprocess
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from gridmad.driver import describe
+from gridmad.errors import DriverError
+from gridmad.execution.description.model import JobDescription
+from gridmad.execution.processes import ProcessIdentity, find_by_argument
+
+INHERITED: Final = re.compile(
+    r"TMPDIR|TZ|LANG|LC_[A-Z]+|GLOBUS_LOCATION|X509_USER_PROXY|X509_CERT_DIR"
+)
+"""Variables of the driver that a job gets as well.
+
+X509_USER_PROXY is the user's own delegated proxy: jobs of a grid move their files with it.
+All else (GW_*, LD_LIBRARY_PATH, PYTHON*) is gwd's and the driver's own business.
+"""
+MARK: Final = "GRIDMAD_JOB"
+"""The variable that marks a job's processes, in whatever session they are."""
+TAG: Final = re.compile(r"[0-9a-f]{16}")
+
+_SCRIPT: Final = str(Path(__file__).with_name("shepherd.sh"))
+_SHELL: Final = "/bin/sh"
+_DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_OUTPUT: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOCTTY | os.O_CLOEXEC
+_INPUT: Final = os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class Shepherds:
+    """Starts shepherds; their status files are in `folder`, which is made if missing."""
+
+    def __init__(self, folder: Path, descriptors: int) -> None:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise DriverError(f"cannot keep exit codes: {describe(error)}") from None
+        self._folder = str(folder)
+        self._descriptors = str(descriptors) if descriptors >= 0 else "unlimited"
+        self._environment = _environment(os.environ)
+        self._home = self._environment["HOME"]
+
+    def start(self, job: JobDescription, tag: str) -> tuple["subprocess.Popen[bytes]", list[str]]:
+        """Start a job: its shepherd, and warnings for people.
+
+        Raises DriverError where it cannot be started, without having begun.
+        """
+        if job.job_type == "multiple" and job.count > 1:
+            raise DriverError(
+                f"this driver starts one process for a job, not {job.count}: jobtype=multiple"
+            )
+        warnings: list[str] = []
+        directory = self._directory(job)
+        executable = _executable(job, directory)
+        environment = {**self._environment, **job.environment, MARK: tag}
+        with ExitStack() as files:
+            try:
+                stdin = _open(_path("stdin", job.stdin or "/dev/null", directory), _INPUT)
+                files.callback(os.close, stdin)
+                output = self._output("stdout", job.stdout, directory, tag, warnings)
+                error = self._output("stderr", job.stderr, directory, tag, warnings)
+                stdout = _open(output, _OUTPUT)
+                files.callback(os.close, stdout)
+                stderr = stdout
+                if error != output:
+                    stderr = _open(error, _OUTPUT)
+                    files.callback(os.close, stderr)
+                process = subprocess.Popen(
+                    [
+                        _SHELL,
+                        _SCRIPT,
+                        self.status_file(tag),
+                        self._descriptors,
+                        executable,
+                        *job.arguments,
+                    ],
+                    cwd=directory,
+                    env=environment,
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    start_new_session=True,
+                )
+            except OSError as failure:
+                raise DriverError(f"the job cannot be started: {describe(failure)}") from None
+            except ValueError as failure:
+                raise DriverError(f"the job cannot be started: {failure}") from None
+        return process, warnings
+
+    def find(self, tag: str) -> list[ProcessIdentity]:
+        """The shepherd that was started under a tag, if it runs."""
+        return [
+            ProcessIdentity.of(process.pid)
+            for process in find_by_argument(self.status_file(tag))
+            if process.session == process.pid
+        ]
+
+    def status_file(self, tag: str) -> str:
+        """Where the exit code of a job is written."""
+        return f"{self._folder}/{tag}"
+
+    def exit_code(self, tag: str) -> int | None:
+        """A job's exit code, 128 + n after signal n; None where none is written down."""
+        try:
+            with open(self.status_file(tag), "rb") as file:  # noqa: PTH123 - one for each job
+                line = file.read(16)
+        except FileNotFoundError:
+            return None
+        return int(line) if re.fullmatch(rb"[0-9]{1,3}\n", line) else None
+
+    def forbid(self, tag: str, exit_code: int) -> None:
+        """Write down an exit code in the shepherd's place; one not yet at work ends then."""
+        path = self.status_file(tag)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            return
+        try:
+            os.write(descriptor, b"%d\n" % exit_code)
+        finally:
+            os.close(descriptor)
+
+    def expire(self, before: float) -> None:
+        """Remove the status files and outputs last written before this time."""
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                if TAG.fullmatch(entry.name[:16]) and entry.stat().st_mtime < before:
+                    Path(entry.path).unlink(missing_ok=True)
+
+    def _directory(self, job: JobDescription) -> str:
+        directory = _path("directory", job.directory, self._home) if job.directory else self._home
+        if not os.path.isdir(directory):  # noqa: PTH112 - strings all the way, one for each job
+            raise DriverError(f"the directory {directory} does not exist")
+        return directory
+
+    def _output(self, name: str, value: str, directory: str, tag: str, warnings: list[str]) -> str:
+        if not value:
+            return os.devnull
+        if _is_remote(value):
+            kept = f"{self._folder}/{tag}.{name}"
+            warnings.append(f"{name} {value} is not on this machine; it is kept in {kept}")
+            return kept
+        return _path(name, value, directory)
+
+
+def _environment(own: Mapping[str, str]) -> dict[str, str]:
+    """The environment that every job of this driver gets."""
+    environment = {name: value for name, value in own.items() if INHERITED.fullmatch(name)}
+    home = os.path.expanduser("~")  # noqa: PTH111 - $HOME first, as the transfer drivers
+    shell = _SHELL
+    name = own.get("LOGNAME") or own.get("USER") or str(os.getuid())
+    try:
+        user = pwd.getpwuid(os.getuid())
+    except KeyError:
+        pass
+    else:
+        shell = user.pw_shell or shell
+        name = user.pw_name
+    path = own.get("PATH") or _DEFAULT_PATH
+    return environment | {
+        "HOME": home,
+        "USER": name,
+        "LOGNAME": name,
+        "SHELL": shell,
+        "PATH": path,
+    }
+
+
+def _executable(job: JobDescription, directory: str) -> str:
+    path = _path("executable", job.executable, directory)
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - strings all the way, one for each job
+    except (OSError, ValueError) as error:
+        text = describe(error) if isinstance(error, OSError) else str(error)
+        raise DriverError(f"the executable cannot be run: {text}") from None
+    if not stat.S_ISREG(mode):
+        raise DriverError(f"the executable {path} is no file")
+    if not os.access(path, os.X_OK):
+        raise DriverError(f"the executable {path} lacks the permission to run")
+    return path
+
+
+def _is_remote(value: str) -> bool:
+    url = _URL.match(value)
+    return url is not None and url[1].lower() != "file"
+
+
+def _path(name: str, value: str, directory: str) -> str:
+    """The absolute path that a description means."""
+    url = _URL.match(value)
+    if url is not None:
+        if url[1].lower() != "file":
+            raise DriverError(f"the {name} {value} is not on this machine")
+        host, slash, path = value[url.end() :].partition("/")
+        if host not in ("", "localhost") or not slash:
+            raise DriverError(f"the {name} {value} is not on this machine")
+        value = "/" + unquote(path, errors="surrogateescape")
+    return os.path.join(directory, value)  # noqa: PTH118 - an absolute value stays as it is
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a file without ever waiting (a pipe that nobody reads), then let it block."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    os.set_blocking(descriptor, True)
+    return descriptor
