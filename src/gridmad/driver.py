@@ -15,6 +15,7 @@ through `asyncio.to_thread` or `Batch.each_in_thread`.
 
 import argparse
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, Generic, TypeAlias, TypeVar, overload
@@ -103,40 +104,61 @@ class Batch(Sequence[Item], Generic[Item, Value]):
         """Call `function(item)` for every item in `pool`, settling each as it ends.
 
         What the function raises settles its item: a DriverError as it is, an OSError with
-        its own text.  The loop is woken once for all that ended meanwhile.
+        its own text.  When this is cancelled, items that no thread took up are left out.
         """
         loop = asyncio.get_running_loop()
-        finished: list[tuple[int, Value | DriverError]] = []
+        waiting = deque(enumerate(self._items))
+        finished: deque[tuple[int, Value | DriverError]] = deque()
         done = loop.create_future()
-        left = len(self._items)
+        left = len(waiting)
+        is_woken = False
 
         def collect() -> None:
-            nonlocal left
-            ready = finished[:]
-            del finished[: len(ready)]
-            for index, outcome in ready:
-                self.settle(index, outcome)
-            left -= len(ready)
+            # The flag falls before the queue is emptied: what ends from now on either is
+            # still seen below or wakes the loop again.
+            nonlocal left, is_woken
+            is_woken = False
+            while finished:
+                self.settle(*finished.popleft())
+                left -= 1
             if left == 0 and not done.done():
                 done.set_result(None)
 
-        def run(index: int, item: Item) -> None:
-            outcome: Value | DriverError
-            try:
-                outcome = function(item)
-            except DriverError as error:
-                outcome = error
-            except OSError as error:
-                outcome = DriverError(describe(error))
-            except BaseException as error:  # noqa: BLE001 - a lost item hangs its job
-                outcome = DriverError(f"{type(error).__name__}: {error}")
-            finished.append((index, outcome))
-            loop.call_soon_threadsafe(collect)
+        def run() -> None:
+            # One of these serves many items: to hand over one item and to wake the loop for
+            # it costs about as much as all system calls of a small file's copy.
+            nonlocal is_woken
+            while True:
+                try:
+                    index, item = waiting.popleft()
+                except IndexError:
+                    return
+                finished.append((index, _outcome(function, item)))
+                if not is_woken:
+                    is_woken = True
+                    try:
+                        loop.call_soon_threadsafe(collect)
+                    except RuntimeError:  # the loop is closed: nobody waits any more
+                        return
 
-        for index, item in enumerate(self._items):
-            pool.submit(run, index, item)
-        if left:
-            await done
+        try:
+            for _ in range(min(left, pool._max_workers)):
+                pool.submit(run)
+            if left:
+                await done
+        finally:
+            waiting.clear()
+
+
+def _outcome(function: Callable[[Item], Value], item: Item) -> Value | DriverError:
+    try:
+        return function(item)
+    except DriverError as error:
+        return error
+    except OSError as error:
+        return DriverError(describe(error))
+    except BaseException as error:  # noqa: BLE001 - it would end the thread and be lost
+        return DriverError(f"{type(error).__name__}: {error}")
 
 
 def describe(error: OSError) -> str:

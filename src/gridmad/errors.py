@@ -40,6 +40,10 @@ class UnknownJobError(DriverError):
         super().__init__(f"no job {job} is known here")
 
 
+class UrlError(DriverError):
+    """A file's URL cannot be read."""
+
+
 class DescriptionError(DriverError):
     """A job description cannot be read."""
 

@@ -1,6 +1,7 @@
 """The transfer family: what a driver of it implements."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from gridmad.driver import Batch, Driver, MaybeAwaitable
 from gridmad.errors import DriverError
@@ -16,6 +17,11 @@ class TransferDriver(Driver):
     the copies of one phase together.
     """
 
+    init_waits_for_start: ClassVar[bool] = False
+    """INIT is answered after `start`, for only that makes `staging_url` known.
+
+    gwd waits five seconds for INIT's answer: such a start has to be quick, or to fail.
+    """
     staging_url: str = ""
     """What INIT answers for gwd to build file URLs with; "" for none."""
 

@@ -1,0 +1,214 @@
+"""Copies one file of this machine so that it is there whole or not at all.
+
+The bytes go to a temporary file beside the destination, which takes the destination's name
+when it is complete.  The source may grow meanwhile, as a log does: what it holds when its
+end is reached is copied.  One that shrinks was replaced under our hands: an error.
+"""
+# System calls on plain names; objects would cost more than the calls:
+# ruff: noqa: PTH104, PTH108
+
+import contextlib
+import errno
+import itertools
+import os
+import stat
+from collections.abc import Callable
+
+from gridmad.errors import DriverError
+
+Check = Callable[[], None]
+"""Called between slices; raises DriverError when the work is to end."""
+
+_SLICE = 32 << 20
+"""Bytes the kernel copies at a time: some 30 ms between two checks."""
+_BUFFER = 1 << 20
+_NULL_DEVICE = os.makedev(1, 3)
+_NOT_HERE = frozenset({errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.EOPNOTSUPP, errno.EPERM})
+"""How a kernel or file system says that it cannot copy between these two files."""
+
+_token = os.urandom(5).hex()
+_numbers = itertools.count()
+
+
+def copy_file(
+    source: str, destination: str, *, is_executable: bool, umask: int, check: Check
+) -> None:
+    """Copy a regular file to an absolute path; DriverError says which side failed and why.
+
+    A new file gets the source's permissions under `umask`, an existing one keeps its own
+    (as cp does); `is_executable` lets who may read it execute it, under `umask`.  Where the
+    destination is a link of the user's own, the file that it names is replaced.  From and to
+    the null device there is nothing to copy.
+    """
+    try:
+        # O_NONBLOCK: opening a named pipe would wait for its writer.
+        source_file = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise DriverError(f"cannot read {source}: {error.strerror}") from None
+    try:
+        status = os.fstat(source_file)
+        if not stat.S_ISREG(status.st_mode) and not _is_null_device(status):
+            raise DriverError(f"cannot read {source}: it is {_kind(status.st_mode)}")
+        destination, existing = _resolve(destination)
+        if existing is not None and _is_null_device(existing):
+            return
+        mode = stat.S_IMODE((existing or status).st_mode) & 0o777
+        if existing is None:
+            mode &= ~umask
+        if is_executable:
+            mode |= (mode & 0o444) >> 2 & ~umask
+        if existing is not None and os.path.samestat(status, existing):
+            if mode != stat.S_IMODE(existing.st_mode):
+                os.fchmod(source_file, mode)
+            return
+        _replace(source_file, source, status, destination, mode, check)
+    finally:
+        os.close(source_file)
+
+
+def _resolve(path: str) -> tuple[str, os.stat_result | None]:
+    """Where to write, and what is there."""
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            # In a folder that all may write to, another user's link is a trap.
+            if status.st_uid != os.geteuid():
+                raise DriverError(f"cannot write {path}: it is another user's symbolic link")
+            path = os.path.realpath(path)
+            status = os.lstat(path)
+    except FileNotFoundError:
+        return path, None
+    except OSError as error:
+        raise DriverError(f"cannot write {path}: {error.strerror}") from None
+    if not stat.S_ISREG(status.st_mode) and not _is_null_device(status):
+        raise DriverError(f"cannot write {path}: it is {_kind(status.st_mode)}")
+    return path, status
+
+
+def _replace(
+    source_file: int,
+    source: str,
+    status: os.stat_result,
+    destination: str,
+    mode: int,
+    check: Check,
+) -> None:
+    folder = destination.rpartition("/")[0]
+    temporary = f"{folder}/.gridmad-{_token}-{next(_numbers):x}"
+    try:
+        file = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+    except OSError as error:
+        raise DriverError(f"cannot write {destination}: {error.strerror}") from None
+    try:
+        try:
+            copied = _copy_contents(source_file, file, status, check)
+            if copied < status.st_size:
+                raise DriverError(
+                    f"cannot read {source}: it shrank from {status.st_size} to {copied} bytes "
+                    "while it was copied"
+                )
+            written = os.fstat(file).st_size
+            if written != copied:
+                raise DriverError(
+                    f"cannot write {destination}: {written} of {copied} bytes arrived"
+                )
+            os.fchmod(file, mode)
+        finally:
+            os.close(file)  # may be where NFS tells that there was no space
+        os.rename(temporary, destination)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise DriverError(f"cannot copy {source} to {destination}: {error.strerror}") from None
+        raise
+
+
+def _copy_contents(source: int, destination: int, status: os.stat_result, check: Check) -> int:
+    """Copy up to the source's end; returns its position."""
+    position = 0
+    if status.st_blocks * 512 < status.st_size:
+        position = _copy_around_holes(source, destination, status.st_size, check)
+    return position + _copy_bytes(source, destination, status.st_size - position, None, check)
+
+
+def _copy_around_holes(source: int, destination: int, size: int, check: Check) -> int:
+    """Copy all but the holes; returns the position reached, 0 where none can be told."""
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(source, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                break
+            position = size
+            os.ftruncate(destination, size)
+            break
+        position = min(os.lseek(source, start, os.SEEK_HOLE), size)
+        os.lseek(source, start, os.SEEK_SET)
+        os.lseek(destination, start, os.SEEK_SET)
+        length = position - start
+        _copy_bytes(source, destination, length, length, check)
+    os.lseek(source, position, os.SEEK_SET)
+    os.lseek(destination, position, os.SEEK_SET)
+    return min(position, os.fstat(source).st_size)
+
+
+def _copy_bytes(
+    source: int, destination: int, expected: int, limit: int | None, check: Check
+) -> int:
+    """Copy from both files' positions to the end or `limit`; returns how many bytes."""
+    # What says that it is empty may be a file of /proc, which can only be read.
+    methods = (_copy_range, _send, _read_and_write) if expected else (_read_and_write,)
+    copied = 0
+    for method in methods:
+        try:
+            while limit is None or copied < limit:
+                count = method(
+                    source, destination, _SLICE if limit is None else min(_SLICE, limit - copied)
+                )
+                if count == 0:
+                    break
+                copied += count
+                check()
+        except OSError as error:
+            if error.errno not in _NOT_HERE or method is _read_and_write:
+                raise
+        else:
+            # Some file systems answer "the end" at once where they mean "not here".
+            if copied >= expected:
+                break
+    return copied
+
+
+def _copy_range(source: int, destination: int, length: int) -> int:
+    return os.copy_file_range(source, destination, length)
+
+
+def _send(source: int, destination: int, length: int) -> int:
+    # Without an offset sendfile moves the source's own position, as copy_file_range does.
+    return os.sendfile(destination, source, None, length)
+
+
+def _read_and_write(source: int, destination: int, length: int) -> int:
+    data = memoryview(os.read(source, min(length, _BUFFER)))
+    copied = len(data)
+    while data:
+        data = data[os.write(destination, data) :]
+    return copied
+
+
+def _is_null_device(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL_DEVICE
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFLNK: "a symbolic link",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a device")
