@@ -81,12 +81,13 @@ class Contest:
             baseline()
             times.append(time.perf_counter() - start)
 
-        self._benchmark.pedantic(
+        self._benchmark.pedantic(  # type: ignore[no-untyped-call]
             ours,
             setup=baseline_first,
             rounds=min(rounds, 3) if IS_QUICK else rounds,
             warmup_rounds=1,
         )
+        assert self._benchmark.stats is not None
         best: float = self._benchmark.stats.stats.min
         ratio = min(times) / best
         self._benchmark.extra_info.update(ratio=ratio, baseline=against, floor=floor)

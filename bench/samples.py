@@ -8,5 +8,5 @@ REQUESTS = b"".join(
 )
 """64 KiB of requests, as one read brings them."""
 
-ATTRIBUTES = (HOST, [QUEUE])
+ATTRIBUTES: tuple[dict[str, int | str], list[dict[str, int | str]]] = (HOST, [QUEUE])
 """24 names, 540 bytes: the sample of GridWay's developers' guide."""

@@ -6,7 +6,7 @@ baseline of the daemon's benchmarks.
 
 import sys
 
-HOST = {
+HOST: dict[str, int | str] = {
     "HOSTNAME": "gn0.hpcc.sztaki.hu",
     "ARCH": "i686",
     "NODECOUNT": 16,
@@ -20,7 +20,7 @@ HOST = {
     "FREE_MEM_MB": 1024,
     "SIZE_MEM_MB": 1024,
 }
-QUEUE = {
+QUEUE: dict[str, int | str] = {
     "QUEUE_NAME": "gilda",
     "QUEUE_NODECOUNT": 16,
     "QUEUE_FREENODECOUNT": 16,
