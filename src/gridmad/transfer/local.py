@@ -130,7 +130,7 @@ class LocalTransfer(TransferDriver):
         if not steps:
             raise DriverError("/ is not removed")
         try:
-            parent = os.open("/" + "/".join(steps[:-1]), os.O_RDONLY | os.O_DIRECTORY)
+            parent = os.open("/" + "/".join(steps[:-1]), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             return
         except OSError as error:
