@@ -196,8 +196,26 @@ def test_what_is_written_is_read(arguments: list[str], environment: dict[str, st
 
 
 FRAGMENTS = st.sampled_from(
-    "<job </job < > / <!-- --> <?xml ?> a <executable> </executable> <name> </name> <value> "
-    "</value> <environment> </environment>".split()
+    [
+        "<job",
+        "</job",
+        "<",
+        ">",
+        "/",
+        "<!--",
+        "-->",
+        "<?xml",
+        "?>",
+        "a",
+        "<executable>",
+        "</executable>",
+        "<name>",
+        "</name>",
+        "<value>",
+        "</value>",
+        "<environment>",
+        "</environment>",
+    ]
 )
 
 
@@ -221,8 +239,20 @@ def test_anything_else_is_an_error_of_the_description(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    "<a>,<a></a,<a></ab>,<a ,<!--,<!-- -->,<environment>,</a,\n,<a></a\n,<argument>x</argument>,"
-    "<environment></environment>".split(","),
+    [
+        "<a>",
+        "<a></a",
+        "<a></ab>",
+        "<a ",
+        "<!--",
+        "<!-- -->",
+        "<environment>",
+        "</a",
+        "\n",
+        "<a></a\n",
+        "<argument>x</argument>",
+        "<environment></environment>",
+    ],
 )
 def test_time_grows_with_the_length_only(unit: str) -> None:
     def duration(length: int) -> float:
