@@ -52,6 +52,16 @@ def test_wrapper_description_of_gwd() -> None:
     )
 
 
+def test_paths_that_repeat_the_directory_are_relative_to_the_home() -> None:
+    description = parse_description(
+        "<job> <directory>.gw_ann_7</directory> <executable>.gw_ann_7/.wrapper</executable>"
+        "<stdout>.gw_ann_7/stdout.wrapper</stdout> <stderr>.gw_ann_77/x</stderr></job>"
+    )
+    assert description.executable == ".wrapper"
+    assert description.stdout == "stdout.wrapper"
+    assert description.stderr == ".gw_ann_77/x"
+
+
 def test_description_without_wrapper() -> None:
     assert parse_description(NO_WRAPPER) == JobDescription(
         executable="prog.${ARCH}",

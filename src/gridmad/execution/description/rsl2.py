@@ -9,7 +9,9 @@ ends at the first closing tag of that element and nowhere else.  There are no en
 document types and nothing external.
 
 What else occurs: `<environment>` once for each variable, or with several pairs;
-closing tags without their `>` (DRM4G's `</nodes`); line ends anywhere between elements;
+closing tags without their `>` (DRM4G's `</nodes`); paths that repeat the directory, and so
+are relative to the home (DRM4G's `gwd` names the directory of jobs with a wrapper, and
+writes their paths as GridWay's does, which names none); line ends anywhere between elements;
 elements that this reader does not know, which go to `extra` as they stand.  A text that
 ends before `</job>` was cut off, and is refused rather than run in part.
 
@@ -17,6 +19,7 @@ Source: GridWay 5.14, src/em/gw_em_rsl2.c; Globus Toolkit 4, "WS GRAM: Job Descr
 """
 
 import re
+from dataclasses import replace
 from typing import Final
 
 from gridmad.execution.description.attributes import KNOWN, Attributes
@@ -52,7 +55,21 @@ def parse(source: Source) -> JobDescription:
         else:
             attributes.extra[name] = text
     reader.end()
-    return attributes.job()
+    return _below_directory(attributes.job())
+
+
+def _below_directory(job: JobDescription) -> JobDescription:
+    """The same job with its paths relative to the directory alone."""
+    if not job.directory or job.directory.startswith("/"):
+        return job
+    prefix = job.directory.rstrip("/") + "/"
+    return replace(
+        job,
+        executable=job.executable.removeprefix(prefix),
+        stdin=job.stdin.removeprefix(prefix),
+        stdout=job.stdout.removeprefix(prefix),
+        stderr=job.stderr.removeprefix(prefix),
+    )
 
 
 class _Reader:
