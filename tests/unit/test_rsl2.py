@@ -54,8 +54,8 @@ def test_wrapper_description_of_gwd() -> None:
 
 def test_paths_that_repeat_the_directory_are_relative_to_the_home() -> None:
     description = parse_description(
-        "<job> <directory>.gw_ann_7</directory> <executable>.gw_ann_7/.wrapper</executable>"
-        "<stdout>.gw_ann_7/stdout.wrapper</stdout> <stderr>.gw_ann_77/x</stderr></job>"
+        b"<job> <directory>.gw_ann_7</directory> <executable>.gw_ann_7/.wrapper</executable>"
+        b"<stdout>.gw_ann_7/stdout.wrapper</stdout> <stderr>.gw_ann_77/x</stderr></job>"
     )
     assert description.executable == ".wrapper"
     assert description.stdout == "stdout.wrapper"
