@@ -1,0 +1,114 @@
+# Everything is made below .venv (gridmad and what its tests need), .gwd (a real GridWay) and
+# build; `make clean` removes them.  PYTHON names another interpreter than python3, GWD_HOME an
+# environment that has gwd already.
+
+PYTHON ?= python3
+GWD_HOME ?= $(CURDIR)/.gwd
+GWD_VERSION = 3.0.13
+export PYTHON GWD_HOME
+
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
+SOURCES = pyproject.toml setup.py README.md LICENSE $(wildcard ext/*.p*) \
+	$(shell find src -name '*.py' -o -name '*.pyi' -o -name '*.sh' -o -name py.typed)
+EXTENSIONS = $(patsubst ext/%.pyx,gridmad.%,$(wildcard ext/*.pyx))
+TEST_PYTHONS = python3.11 python3.12 python3.13
+
+.PHONY: help
+help:
+	@echo 'make demo          run an array of jobs through a real GridWay and our drivers'
+	@echo 'make test          run all tests (TESTS=tests/unit PYTEST="-x -q" for a part)'
+	@echo 'make lint          ruff, mypy, and stubtest of the compiled modules'
+	@echo 'make bench         all benches; make bench-quick: a look at each'
+	@echo 'make build         sdist and wheel in build/dist, and the proof that both work'
+	@echo 'make test-pythons  the unit tests on each of $(TEST_PYTHONS) that is here'
+	@echo 'make clean         remove .venv, .gwd and build'
+
+.PHONY: demo
+demo: setup
+	@$(BIN)/python -B -m tests.system.demo
+
+.PHONY: test
+test: setup
+	@.ci/prerequisites servers
+	$(BIN)/python -m pytest $(PYTEST) $(TESTS)
+
+.PHONY: bench bench-quick
+bench: setup
+	@.ci/prerequisites servers
+	$(BIN)/python -m pytest --timeout=1200 $(PYTEST) bench
+
+bench-quick: setup
+	@.ci/prerequisites servers
+	GRIDMAD_BENCH_QUICK=1 $(BIN)/python -m pytest $(PYTEST) bench
+
+.PHONY: lint
+lint: .venv/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest $(EXTENSIONS)
+
+# The wheel is built from the unpacked sdist, which proves that nothing misses there.
+.PHONY: build
+build: .venv/lint
+	rm -rf build/dist build/proof
+	$(BIN)/python -m build --outdir build/dist build/tree
+	$(PYTHON) -m venv build/proof
+	build/proof/bin/python -m pip --quiet --disable-pip-version-check install build/dist/*.whl
+	build/proof/bin/gw_im_mad_static --version
+
+.PHONY: test-pythons
+test-pythons: build/tree/.made
+	@set -e; for python in $(TEST_PYTHONS); do \
+		if ! $$python -V >/dev/null 2>&1; then echo "$$python is not here"; continue; fi; \
+		rm -rf build/$$python; $$python -m venv build/$$python; \
+		pip="build/$$python/bin/python -m pip --quiet --disable-pip-version-check install"; \
+		$$pip --upgrade pip; $$pip './build/tree[all]' --group test; \
+		echo "== $$python"; build/$$python/bin/python -m pytest -q tests/unit; \
+	done
+
+.PHONY: clean
+clean:
+	rm -rf .venv .gwd build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	rm -rf src/*.egg-info src/gridmad/*.so ext/*.c
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Both environments are made at once, since gwd takes most of a minute to compile.
+.PHONY: setup gwd
+setup:
+	@.ci/prerequisites build
+	@$(MAKE) --no-print-directory --jobs=2 .venv/test gwd
+
+ifeq ($(GWD_HOME),$(CURDIR)/.gwd)
+gwd: .gwd/$(GWD_VERSION)
+else
+gwd:
+endif
+
+.gwd/$(GWD_VERSION):
+	@echo 'Installing a real GridWay (from drm4g $(GWD_VERSION)) into .gwd'
+	@$(PYTHON) -m venv .gwd
+	@.gwd/bin/python -m pip --quiet --disable-pip-version-check install drm4g==$(GWD_VERSION)
+	@touch $@
+
+# Built from a copy, so that nothing is left between the sources.
+build/tree/.made: $(SOURCES)
+	@rm -rf build/tree
+	@mkdir -p build/tree/src
+	@tar -c $(SOURCES) | tar -x -C build/tree
+	@touch $@
+
+.venv/pip:
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --upgrade pip
+	@touch $@
+
+.venv/test: .venv/pip build/tree/.made
+	@echo 'Installing gridmad into .venv'
+	@$(PIP) install './build/tree[all]' --group test
+	@touch $@
+
+.venv/lint: .venv/test
+	@$(PIP) install --group lint --group build
+	@touch $@
