@@ -58,9 +58,9 @@ class Player:
             answer += more
         return answer
 
-    def initialise(self) -> None:
-        """INIT."""
-        assert b"SUCCESS" in self.ask(b"INIT 1000 - - - -\n")
+    def initialise(self, fields: int = 4) -> None:
+        """INIT, with as many fields as the driver's family has."""
+        assert b"SUCCESS" in self.ask(b"INIT 1000%b\n" % (b" -" * (fields - 2)))
 
     def stream(self, requests: bytes, answers: int) -> None:
         """Send all as fast as the driver takes it, and count the answers."""
