@@ -25,6 +25,8 @@ def test_submit(contest: Contest, tmp_path: Path) -> None:
     ):
         ours.initialise()
         theirs.initialise()
+        # Its transfer driver would have made it.
+        (theirs_home / ".drm4g" / "jobs").mkdir()
 
         def closed(player: Player) -> None:
             for number in range(count):
