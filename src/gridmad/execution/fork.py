@@ -88,11 +88,12 @@ class Name(NamedTuple):
             shepherd = ProcessIdentity.parse(identity)
         except ValueError:
             raise UnknownJobError(contact) from None
-        if not contact.startswith("fork://") or not TAG.fullmatch(tag):
+        name = cls(shepherd, tag)
+        if not TAG.fullmatch(tag) or str(name) != contact:
             raise UnknownJobError(contact)
         if not shepherd.is_here:
             raise DriverError(f"job {contact} runs on {shepherd.host}, and this is {host_name()}")
-        return cls(shepherd, tag)
+        return name
 
 
 @dataclass(slots=True, eq=False)

@@ -16,9 +16,10 @@ shift 2
 # signal, is back to its default in COMMAND.
 trap : HUP INT QUIT TERM USR1 USR2 ALRM
 
-# What the shell itself says of a killed command is not the job's output.
+# What the shell itself says of a killed command ("Terminated") is not the job's output.
+# The parentheses make the redirection the command's alone; exec keeps it to one process.
 exec 3>&2 2>/dev/null
-"$@" 2>&3 3>&-
+(exec "$@") 2>&3 3>&-
 code=$?
 
 umask 077
