@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 
 from gridmad import wire
-from gridmad.errors import DriverError
+from gridmad.errors import DriverError, TransientError
 from gridmad.output import Output, widen
 from gridmad.sequence import Sequence
 from gridmad.service import Service
@@ -72,10 +72,12 @@ class Daemon:
         self._output = Output(stdout, self._drained, self._reader_lost)
         self._will_flush = False
         self._unserved: deque[bytes] = deque()
+        self._unadmitted: deque[tuple[str, list[Request]]] = deque()
         self._is_at_end = False
 
         self._is_started = False
         self._starting: asyncio.Task[None] | None = None
+        self._inits_waiting = 0
         self._before_start: list[tuple[str, list[Request]]] = []
 
         self._under_way: set[Work] = set()
@@ -129,6 +131,9 @@ class Daemon:
             self._loop.remove_reader(self._stdin)
         if self._unserved or self._output.backlog > MAX_BACKLOG:
             self._unserved.append(data)
+            if not data:
+                # A reader that has stopped must not hold up the end.
+                self._stop(0)
         else:
             self._take(data)
 
@@ -139,11 +144,16 @@ class Daemon:
     def _take(self, data: bytes) -> None:
         """Serve what was read; nothing is the end of file."""
         self._will_flush = True
-        for operation, requests in self._parser.feed(data) if data else self._parser.finish():
-            self._admit(operation, requests)
+        self._admit_all(self._parser.feed(data) if data else self._parser.finish())
         if not data:
             self._stop(0)
         self._flush()
+
+    def _admit_all(self, runs: list[tuple[str, list[Request]]]) -> None:
+        # Kept where the watchdog finds them: a driver may block in the first of many.
+        self._unadmitted.extend(runs)
+        while self._unadmitted:
+            self._admit(*self._unadmitted.popleft())
 
     def _admit(self, operation: str, requests: list[Request]) -> None:
         if not operation:
@@ -151,7 +161,8 @@ class Daemon:
                 log.warning("bad request %r: %s", request, request.problem)
                 self._answer([request], [wire.failure(str(request.problem))])
         elif operation == "INIT":
-            self._init(requests[0])
+            for request in requests:
+                self._init(request)
         elif operation == "FINALIZE":
             self._must_answer_finalize = True
             self._stop(0)
@@ -176,17 +187,18 @@ class Daemon:
                 wire.MAX_JOBS,
             )
         if self._service.init_waits_for_start and not self._is_started:
-            self._start(is_init=True)
+            self._inits_waiting += 1
+            self._start()
         else:
             self._tell(wire.initialised(self._service.grammar, self._service.greeting()))
             # Once the answer is out: what the driver imports may take its time.
             self._loop.call_soon(self._start)
 
-    def _start(self, is_init: bool = False) -> None:
+    def _start(self) -> None:
         if not self._is_started and self._starting is None:
-            self._starting = self._spawn(self._start_driver(is_init))
+            self._starting = self._spawn(self._start_driver())
 
-    async def _start_driver(self, is_init: bool) -> None:
+    async def _start_driver(self) -> None:
         error: DriverError | None = None
         try:
             await self._service.start()
@@ -199,15 +211,16 @@ class Daemon:
         self._is_started = error is None
         if error is not None:
             log.error("%s", error)
-        if is_init:
-            greeting = self._service.greeting() if error is None else None
+        greeting = self._service.greeting() if error is None else None
+        while self._inits_waiting:
+            self._inits_waiting -= 1
             self._tell(wire.initialised(self._service.grammar, greeting, str(error)))
         waiting, self._before_start = self._before_start, []
-        for operation, requests in waiting:
-            if error is None:
-                self._admit(operation, requests)
-            else:
-                # The next request tries to start it again.
+        if error is None:
+            self._admit_all(waiting)
+        else:
+            # The next request tries to start it again.
+            for operation, requests in waiting:
                 self._fall_back(operation, requests, error)
 
     # ------------------------------------------------------------ batches
@@ -215,7 +228,7 @@ class Daemon:
     def _serve(self, operation: str, requests: list[Request]) -> None:
         """Serve a batch, or keep it where one of its kind is under way."""
         if self._is_closed:
-            self._fall_back(operation, requests, DriverError("the driver is stopping"))
+            self._fall_back(operation, requests, TransientError("the driver is stopping"))
             return
         if operation in self._busy:
             self._gathering.setdefault(operation, []).extend(requests)
@@ -240,7 +253,7 @@ class Daemon:
         try:
             await done
         except asyncio.CancelledError:
-            self._end(work, DriverError("the driver gave it up"))
+            self._end(work, TransientError("the driver gave it up"))
         except BaseException as error:  # noqa: BLE001 - SystemExit would end the loop
             self._fail(work, error)
         else:
@@ -252,13 +265,13 @@ class Daemon:
             log.error("%s: the driver failed: %s", work.operation, text)
             log.debug("%s: the driver failed", work.operation, exc_info=error)
         if not isinstance(error, Exception):
-            error = DriverError(f"the driver's thread ended: {type(error).__name__} {error}")
+            error = TransientError(f"the driver's thread ended: {type(error).__name__} {error}")
         self._end(work, error)
 
     def _overdue(self, work: Work) -> None:
         text = f"no answer within {self._service.deadline(work.operation):g} seconds"
         log.error("%s: %s from the driver", work.operation, text)
-        self._end(work, DriverError(text))
+        self._end(work, TransientError(text))
 
     def _end(self, work: Work, error: Exception | None) -> None:
         """The batch is over: what it left unanswered gets its fallback, and the next one
@@ -271,7 +284,9 @@ class Daemon:
             work.timer.cancel()
         left = [request for request in work.requests if not request.answered]
         if left:
-            self._fall_back(work.operation, left, error or DriverError("the driver said nothing"))
+            self._fall_back(
+                work.operation, left, error or TransientError("the driver said nothing")
+            )
         if work.task is not None and work.operation in self._busy:
             self._busy.discard(work.operation)
             gathered = self._gathering.pop(work.operation, None)
@@ -330,14 +345,12 @@ class Daemon:
     async def _finish(self) -> None:
         """Let what is under way end, answer the rest, stop the driver, say the last word."""
         end = self._loop.time() + LAST_WORDS
-        while self._tasks and not self._output.is_lost:
-            left = end - self._loop.time()
-            if left <= 0 or not (self._under_way or self._starting or self._unserved):
+        while self._loop.time() < end and not self._output.is_lost:
+            if not (self._under_way or self._starting or self._unserved or self._sequence):
                 break
-            await asyncio.wait(self._tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)
         self._is_closed = True
-        stopping = DriverError("the driver is stopping")
+        stopping = TransientError("the driver is stopping")
         for work in list(self._under_way):
             self._end(work, stopping)
         for operation, requests in self._before_start:
@@ -367,20 +380,33 @@ class Daemon:
         driver anew (it notices a dead driver, but never a silent one).
         """
         log.critical("the driver blocks the daemon, which gives itself up; it hangs at %s", where)
-        error = DriverError("the driver hangs")
+        try:
+            self._answer_all(TransientError("the driver hangs"))
+        finally:
+            os._exit(EX_SOFTWARE)
+
+    def _answer_all(self, error: DriverError) -> None:
+        """Answer every request there is, read or not, without the event loop."""
         left = [(work.operation, work.requests) for work in self._under_way]
         left += self._gathering.items()
         left += self._before_start
         if self._sequence is not None:
-            left += [(operation, [request]) for operation, request in self._sequence.waiting()]
+            left += [(operation, [request]) for operation, request in self._sequence.unanswered()]
+        left += self._unadmitted
         with contextlib.suppress(OSError):
             os.set_blocking(self._stdin, False)
             while data := os.read(self._stdin, READ_SIZE):
-                left += self._parser.feed(data)
+                self._unserved.append(data)
+        for data in self._unserved:
+            left += self._parser.feed(data)
         for operation, requests in left:
             if operation in ("INIT", "FINALIZE"):
                 continue
-            payloads = [self._service.fallback(operation, r, error) for r in requests]
-            self._output.write(wire.answer(requests, payloads)[0])
+            for request in requests:
+                payload = (
+                    self._service.fallback(operation, request, error)
+                    if operation
+                    else wire.failure(str(request.problem))
+                )
+                self._output.write(wire.answer([request], [payload])[0])
         self._output.flush_blocking()
-        os._exit(EX_SOFTWARE)

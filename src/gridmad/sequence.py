@@ -70,6 +70,10 @@ class Sequence:
                 return
             _, request = lane.waiting.popleft()
 
-    def waiting(self) -> list[tuple[str, Request]]:
-        """All that still wait."""
-        return [entry for lane in self._lanes.values() for entry in lane.waiting]
+    def unanswered(self) -> list[tuple[str, Request]]:
+        """All that run or wait, those of one id in their order."""
+        entries: list[tuple[str, Request]] = []
+        for lane in self._lanes.values():
+            entries += ((lane.operation, request) for request in lane.running)
+            entries += lane.waiting
+        return entries

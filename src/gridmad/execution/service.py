@@ -6,6 +6,7 @@ state, and what is only transient never becomes the end of a job.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
@@ -79,7 +80,9 @@ class ExecutionService(Service):
             if job is not None:
                 log.warning("job %s: last known state answered: %s", job.id, message(error))
                 if operation == "RECOVER":
-                    asyncio.get_running_loop().call_soon(self._release, job, [])
+                    # Without a loop this is the watchdog's thread, and the end of all.
+                    with contextlib.suppress(RuntimeError):
+                        asyncio.get_running_loop().call_soon(self._release, job, [])
                 return _state_payload(job.state)
         return super().fallback(operation, request, error)
 
@@ -155,8 +158,8 @@ class ExecutionService(Service):
             log.error("job %s: submitted past its deadline, ended again: %s", request.id, outcome)
             self._undo(outcome)
             return
-        contact = outcome.encode("utf-8", "replace")
-        if not contact.isascii() or len(contact.split()) != 1 or len(contact) > MAX_CONTACT:
+        is_word = outcome.isascii() and outcome.isprintable() and " " not in outcome
+        if not is_word or not 0 < len(outcome) <= MAX_CONTACT:
             self.answer([request], [wire.failure(f"unusable contact {outcome!r}")])
             self._undo(outcome)
             return

@@ -1,0 +1,444 @@
+"""What gwd is told of its jobs, with drivers that tell too early, too late or too much."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gridmad.driver import Batch, MaybeAwaitable
+from gridmad.errors import DriverError, TransientError, UnknownJobError
+from gridmad.execution.driver import Contact, ExecutionDriver
+from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Submission
+from gridmad.execution.service import ExecutionService
+from tests.unit.session import Session, options
+
+RSL = "<job><executable>/bin/true</executable></job>"
+
+
+class Jobs(ExecutionDriver):
+    """Jobs as the test wants them: a contact is `job-<id>`."""
+
+    def __init__(self, deadline: float | None = None) -> None:
+        super().__init__(
+            options(ExecutionService, Jobs, f"--deadline {deadline}" if deadline else "")
+        )
+        self.submitted: list[Submission] = []
+        self.cancelled: list[Contact] = []
+        self.asked: list[list[Contact]] = []
+        self.state: JobState | DriverError = ACTIVE
+
+    def submit(
+        self, submissions: Batch[Submission, Contact]
+    ) -> MaybeAwaitable[Sequence[Contact | DriverError] | None]:
+        self.submitted += submissions
+        return [f"job-{submission.job_id}" for submission in submissions]
+
+    def poll(
+        self, contacts: Batch[Contact, JobState]
+    ) -> MaybeAwaitable[Sequence[JobState | DriverError] | None]:
+        self.asked.append(list(contacts))
+        return [self.state] * len(contacts)
+
+    def cancel(
+        self, contacts: Batch[Contact, None]
+    ) -> MaybeAwaitable[Sequence[DriverError | None] | None]:
+        self.cancelled += contacts
+        return [None] * len(contacts)
+
+    def recover(
+        self, contacts: Batch[Contact, JobState]
+    ) -> MaybeAwaitable[Sequence[JobState | DriverError] | None]:
+        return [self.state] * len(contacts)
+
+
+Scene = Callable[[Session, Jobs, Path], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def rsl(tmp_path: Path) -> Path:
+    path = tmp_path / "job.rsl.0"
+    path.write_text(RSL)
+    return path
+
+
+def play(driver: Jobs, rsl: Path, scene: Scene) -> None:
+    async def run() -> None:
+        async with Session(ExecutionService(driver)) as session:
+            assert await session.ask("INIT 200 - -\n") == ["INIT - SUCCESS -"]
+            await scene(session, driver, rsl)
+
+    asyncio.run(run())
+
+
+async def submit(session: Session, rsl: Path, job_id: int = 1) -> None:
+    assert await session.ask(f"SUBMIT {job_id} host/jobmanager-fork {rsl}\n") == [
+        f"SUBMIT {job_id} SUCCESS job-{job_id}"
+    ]
+
+
+# ---------------------------------------------------------------- SUBMIT
+
+
+def test_a_submission_says_who_where_and_what(rsl: Path) -> None:
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        await submit(session, rsl, 12345)
+        assert await session.ask(f"submit 2 host {rsl} \n") == ["SUBMIT 2 SUCCESS job-2"]
+        first, second = driver.submitted
+        assert (first.job_id, first.host, first.job_manager) == (
+            "12345", "host", "jobmanager-fork"
+        )  # fmt: skip
+        assert (second.host, second.job_manager) == ("host", "")
+        assert first.description.executable == "/bin/true"
+
+    play(Jobs(), rsl, scene)
+
+
+def test_a_description_that_cannot_be_read_fails_alone(rsl: Path, tmp_path: Path) -> None:
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        (tmp_path / "large").write_bytes(b"x" * ((1 << 20) + 1))
+        (tmp_path / "empty").write_bytes(b"")
+        session.send(
+            f"SUBMIT 1 h {rsl}.no\nSUBMIT 2 h {rsl}\nSUBMIT 3 h {tmp_path}\n"
+            f"SUBMIT 4 h {tmp_path}/large\nSUBMIT 5 h {tmp_path}/empty\n"
+        )
+        answers = sorted(await session.lines(5))
+        assert [answer.split()[2] for answer in answers] == [
+            "FAILURE", "SUCCESS", "FAILURE", "FAILURE", "FAILURE"
+        ]  # fmt: skip
+        assert "No such file" in answers[0]
+        assert len(driver.submitted) == 1
+
+    play(Jobs(), rsl, scene)
+
+
+def test_a_callback_never_comes_before_the_answer(rsl: Path) -> None:
+    class Early(Jobs):
+        async def submit(
+            self, submissions: Batch[Submission, Contact]
+        ) -> Sequence[Contact | DriverError]:
+            self.report("job-1", PENDING)
+            self.report("job-1", ACTIVE)
+            await asyncio.sleep(0.05)
+            self.report("job-1", JobState.done(7))
+            return ["job-1"]
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        session.send(f"SUBMIT 1 h {rsl}\n")
+        assert await session.lines(3) == [
+            "SUBMIT 1 SUCCESS job-1",
+            "CALLBACK 1 SUCCESS ACTIVE",
+            "CALLBACK 1 SUCCESS DONE:7",
+        ]
+
+    play(Early(), rsl, scene)
+
+
+def test_an_early_state_of_a_job_that_failed_to_submit_is_not_told(rsl: Path) -> None:
+    class Refused(Jobs):
+        async def submit(
+            self, submissions: Batch[Submission, Contact]
+        ) -> Sequence[Contact | DriverError]:
+            self.report("job-1", ACTIVE)
+            return [DriverError("no such queue")]
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        assert await session.ask(f"SUBMIT 1 h {rsl}\n") == ["SUBMIT 1 FAILURE no such queue"]
+        assert await session.silence() == ""
+
+    play(Refused(), rsl, scene)
+
+
+def test_a_job_that_was_submitted_past_its_deadline_is_ended(rsl: Path) -> None:
+    class Late(Jobs):
+        async def submit(
+            self, submissions: Batch[Submission, Contact]
+        ) -> Sequence[Contact | DriverError]:
+            await asyncio.sleep(0.3)
+            return [f"late-{len(self.cancelled)}"]
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        (answer,) = await session.ask(f"SUBMIT 1 h {rsl}\n")
+        assert answer == "SUBMIT 1 FAILURE no answer within 0.1 seconds"
+        assert await session.silence(0.5) == ""
+        assert driver.cancelled == ["late-0"]
+
+    play(Late(deadline=0.1), rsl, scene)
+
+
+def test_a_late_contact_does_not_touch_the_job_that_took_its_place(rsl: Path) -> None:
+    class LateOnce(Jobs):
+        async def submit(
+            self, submissions: Batch[Submission, Contact]
+        ) -> Sequence[Contact | DriverError]:
+            self.submitted += submissions
+            if len(self.submitted) == 1:
+                await asyncio.sleep(0.3)
+                return ["late"]
+            return ["second"]
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        (answer,) = await session.ask(f"SUBMIT 1 h {rsl}\n")
+        assert "FAILURE" in answer
+        assert await session.ask(f"SUBMIT 1 h {rsl}\n") == ["SUBMIT 1 SUCCESS second"]
+        await asyncio.sleep(0.3)
+        assert driver.cancelled == ["late"]
+        driver.report("late", JobState.done(1))
+        driver.report("second", JobState.done(0))
+        assert await session.silence() == "CALLBACK 1 SUCCESS DONE:0\n"
+
+    play(LateOnce(deadline=0.1), rsl, scene)
+
+
+@pytest.mark.parametrize("contact", ["", "two words", "x" * 1000, "é", "a\nb", "a\x1cb", "a\x00b"])
+def test_a_contact_that_gwd_would_garble_is_refused_and_its_job_ended(
+    rsl: Path, contact: str
+) -> None:
+    class Odd(Jobs):
+        def submit(self, submissions: Batch[Submission, Contact]) -> list[Contact | DriverError]:
+            return [contact]
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        (answer,) = await session.ask(f"SUBMIT 1 h {rsl}\n")
+        assert answer.startswith("SUBMIT 1 FAILURE unusable contact")
+        await asyncio.sleep(0.01)
+        assert driver.cancelled == [contact]
+
+    play(Odd(), rsl, scene)
+
+
+def test_a_second_submit_replaces_the_job(rsl: Path) -> None:
+    class Numbered(Jobs):
+        def submit(self, submissions: Batch[Submission, Contact]) -> list[Contact | DriverError]:
+            self.submitted += submissions
+            return [f"job-{len(self.submitted)}"]
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        assert await session.ask(f"SUBMIT 1 h/fork {rsl}\n") == ["SUBMIT 1 SUCCESS job-1"]
+        driver.report("job-1", JobState.done(0))
+        rsl.write_text(RSL.replace("true", "false"))
+        session.send(f"SUBMIT 1 h/lrms {rsl}\n")
+        assert await session.lines(2) == ["CALLBACK 1 SUCCESS DONE:0", "SUBMIT 1 SUCCESS job-2"]
+        assert [job.description.executable for job in driver.submitted] == [
+            "/bin/true", "/bin/false"
+        ]  # fmt: skip
+        driver.report("job-1", JobState.failed("old"))
+        driver.report("job-2", ACTIVE)
+        await session.ask("POLL 1 - -\n")
+        assert driver.asked == [["job-2"]]
+
+    play(Numbered(), rsl, scene)
+
+
+# ---------------------------------------------------------------- CALLBACK
+
+
+def test_each_change_is_told_once_and_nothing_after_the_end(rsl: Path) -> None:
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        await submit(session, rsl)
+        for state in (PENDING, ACTIVE, ACTIVE, SUSPENDED, ACTIVE, JobState.done(143)):
+            driver.report("job-1", state)
+        for state in (ACTIVE, JobState.failed("late"), JobState.done(0)):
+            driver.report("job-1", state)
+        driver.report("unknown", ACTIVE)
+        assert (await session.silence()).splitlines() == [
+            "CALLBACK 1 SUCCESS ACTIVE",
+            "CALLBACK 1 SUCCESS SUSPENDED",
+            "CALLBACK 1 SUCCESS ACTIVE",
+            "CALLBACK 1 SUCCESS DONE:143",
+        ]
+
+    play(Jobs(), rsl, scene)
+
+
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        (JobState.done(0), "CALLBACK 1 SUCCESS DONE:0"),
+        (JobState.done(None), "CALLBACK 1 SUCCESS DONE"),
+        (JobState.failed("node\ndied"), "CALLBACK 1 FAILURE node died"),
+        (JobState.failed(""), "CALLBACK 1 FAILURE the job failed"),
+    ],
+)
+def test_how_an_end_is_told(rsl: Path, state: JobState, line: str) -> None:
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        await submit(session, rsl)
+        driver.report("job-1", state)
+        assert await session.lines(1) == [line]
+
+    play(Jobs(), rsl, scene)
+
+
+def test_a_state_that_poll_told_is_not_told_again(rsl: Path) -> None:
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        await submit(session, rsl)
+        assert await session.ask("POLL 1 - -\n") == ["POLL 1 SUCCESS ACTIVE"]
+        driver.report("job-1", ACTIVE)
+        assert await session.silence() == ""
+        driver.state = JobState.failed("lost")
+        assert await session.ask("POLL 1 - -\n") == ["POLL 1 SUCCESS FAILED"]
+        driver.report("job-1", JobState.failed("lost"))
+        assert await session.silence() == ""
+
+    play(Jobs(), rsl, scene)
+
+
+# ---------------------------------------------------------------- POLL, CANCEL
+
+
+@pytest.mark.parametrize("error", [TransientError("busy"), DriverError("odd")])
+def test_a_poll_that_fails_answers_the_last_known_state(rsl: Path, error: DriverError) -> None:
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        await submit(session, rsl)
+        driver.report("job-1", SUSPENDED)
+        await session.lines(1)
+        driver.state = error
+        assert await session.ask("POLL 1 - -\n" * 4) == ["POLL 1 SUCCESS SUSPENDED"] * 4
+
+    play(Jobs(), rsl, scene)
+
+
+def test_a_poll_that_raises_or_hangs_answers_the_last_known_state(rsl: Path) -> None:
+    class Broken(Jobs):
+        async def poll(self, contacts: Batch[Contact, JobState]) -> None:
+            if len(self.asked) == 0:
+                self.asked.append([])
+                raise RuntimeError("oh")
+            await asyncio.sleep(3600)
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        await submit(session, rsl)
+        assert await session.ask("POLL 1 - -\n") == ["POLL 1 SUCCESS PENDING"]
+        driver.report("job-1", ACTIVE)
+        await session.lines(1)
+        assert await session.ask("POLL 1 - -\n") == ["POLL 1 SUCCESS ACTIVE"]
+
+    play(Broken(deadline=0.2), rsl, scene)
+
+
+def test_a_poll_of_a_job_that_is_lost_fails(rsl: Path) -> None:
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        await submit(session, rsl)
+        driver.state = UnknownJobError("job-1")
+        assert await session.ask("POLL 1 - -\n") == ["POLL 1 FAILURE no job job-1 is known here"]
+
+    play(Jobs(), rsl, scene)
+
+
+def test_jobs_that_nobody_submitted(rsl: Path) -> None:
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        assert await session.ask("POLL 9 - -\nCANCEL 9 - -\n") == [
+            "POLL 9 FAILURE no job 9 is known here",
+            "CANCEL 9 FAILURE no job 9 is known here",
+        ]
+        assert driver.asked == []
+        assert driver.cancelled == []
+
+    play(Jobs(), rsl, scene)
+
+
+def test_a_job_that_ended_is_not_asked_for_again(rsl: Path) -> None:
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        await submit(session, rsl)
+        driver.report("job-1", JobState.done(3))
+        await session.lines(1)
+        assert await session.ask("POLL 1 - -\nCANCEL 1 - -\n") == [
+            "POLL 1 SUCCESS DONE:3",
+            "CANCEL 1 SUCCESS -",
+        ]
+        assert driver.asked == []
+        assert driver.cancelled == []
+
+    play(Jobs(), rsl, scene)
+
+
+def test_a_cancel_is_answered_when_accepted(rsl: Path) -> None:
+    class Stubborn(Jobs):
+        def cancel(self, contacts: Batch[Contact, None]) -> list[DriverError | None]:
+            super().cancel(contacts)
+            return [DriverError("denied") if len(self.cancelled) == 1 else None]
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        await submit(session, rsl)
+        assert await session.ask("CANCEL 1 - -\n") == ["CANCEL 1 FAILURE denied"]
+        assert await session.ask("CANCEL 1 - -\n") == ["CANCEL 1 SUCCESS -"]
+        driver.report("job-1", JobState.done(143))
+        assert await session.lines(1) == ["CALLBACK 1 SUCCESS DONE:143"]
+
+    play(Stubborn(), rsl, scene)
+
+
+# ---------------------------------------------------------------- RECOVER
+
+
+@pytest.mark.parametrize(
+    ("outcome", "answer"),
+    [
+        (ACTIVE, "RECOVER 1 SUCCESS ACTIVE"),
+        (JobState.done(4), "RECOVER 1 SUCCESS DONE:4"),
+        (TransientError("away"), "RECOVER 1 SUCCESS PENDING"),
+        (UnknownJobError("c"), "RECOVER 1 FAILURE no job c is known here"),
+    ],
+)
+def test_a_job_is_recovered(rsl: Path, outcome: JobState | DriverError, answer: str) -> None:
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        driver.state = outcome
+        assert await session.ask("RECOVER 1 c -\n") == [answer]
+        assert await session.silence() == ""
+
+    play(Jobs(), rsl, scene)
+
+
+def test_a_recovered_job_is_followed(rsl: Path) -> None:
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        driver.state = TransientError("away")
+        assert await session.ask("RECOVER 1 c -\n") == ["RECOVER 1 SUCCESS PENDING"]
+        driver.report("c", ACTIVE)
+        driver.report("c", JobState.done(0))
+        assert await session.lines(2) == ["CALLBACK 1 SUCCESS ACTIVE", "CALLBACK 1 SUCCESS DONE:0"]
+
+    play(Jobs(), rsl, scene)
+
+
+def test_a_recovered_job_that_failed_is_told_so_that_gwd_tries_again(rsl: Path) -> None:
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        driver.state = JobState.failed("the node died")
+        session.send("RECOVER 1 c -\n")
+        assert await session.lines(2) == [
+            "RECOVER 1 SUCCESS PENDING",
+            "CALLBACK 1 FAILURE the node died",
+        ]
+
+    play(Jobs(), rsl, scene)
+
+
+def test_a_change_during_recovery_is_told_after_its_answer(rsl: Path) -> None:
+    class Busy(Jobs):
+        async def recover(
+            self, contacts: Batch[Contact, JobState]
+        ) -> Sequence[JobState | DriverError]:
+            self.report("c", JobState.done(0))
+            await asyncio.sleep(0.02)
+            return [ACTIVE]
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        session.send("RECOVER 1 c -\n")
+        assert await session.lines(2) == ["RECOVER 1 SUCCESS ACTIVE", "CALLBACK 1 SUCCESS DONE:0"]
+
+    play(Busy(), rsl, scene)
+
+
+def test_a_recovery_past_its_deadline_is_told_as_news(rsl: Path) -> None:
+    class Slow(Jobs):
+        async def recover(
+            self, contacts: Batch[Contact, JobState]
+        ) -> Sequence[JobState | DriverError]:
+            await asyncio.sleep(0.3)
+            return [ACTIVE]
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        session.send("RECOVER 1 c -\n")
+        assert await session.lines(2) == ["RECOVER 1 SUCCESS PENDING", "CALLBACK 1 SUCCESS ACTIVE"]
+
+    play(Slow(deadline=0.1), rsl, scene)
