@@ -744,10 +744,11 @@ cdef str _put(Writer* writer, PyObject* key, PyObject* value, int queue):
     return None
 
 
-def format_attributes(dict host not None, list queues not None):
+def format_attributes(dict host not None, list queues not None, dict more not None={}):
     """Attributes as gwd reads them: (bytes, what was left out and why).
 
-    `host` maps names to int or str; queues[i] likewise, each name getting the index [i].
+    `host` maps names to int or str; queues[i] likewise, each name getting the index [i];
+    `more` are attributes of the host that are written last, and left out first.
     Integers are held to 32 bits; quotes and control characters in texts are replaced;
     whatever would harm gwd (by its name, type, number or length) is left out, and a queue
     whose name gwd cannot take, or that does not fit, is left out whole.
@@ -765,10 +766,7 @@ def format_attributes(dict host not None, list queues not None):
     writer.end = attributes_buffer + INFO
     writer.generic_integers = writer.generic_texts = 0
     writer.full = False
-    while PyDict_Next(host, &at, &key, &value):
-        reason = _put(&writer, key, value, -1)
-        if reason is not None:
-            dropped.append(f"{<object>key}: {reason}")
+    _put_all(&writer, host, dropped)
     for queue in range(<int>PyList_GET_SIZE(queues)):
         attributes = <dict?>queues[queue]
         if queue >= QUEUES:
@@ -785,4 +783,16 @@ def format_attributes(dict host not None, list queues not None):
                 whole = whole and not _name(key).kind & QUEUE_KEY
         if writer.full or not whole:
             writer = before
+    _put_all(&writer, more, dropped)
     return PyBytes_FromStringAndSize(writer.start, writer.at - writer.start), dropped
+
+
+cdef _put_all(Writer* writer, dict attributes, list dropped):
+    """Write a host's own attributes."""
+    cdef PyObject* key = NULL
+    cdef PyObject* value = NULL
+    cdef Py_ssize_t at = 0
+    while PyDict_Next(attributes, &at, &key, &value):
+        reason = _put(writer, key, value, -1)
+        if reason is not None:
+            dropped.append(f"{<object>key}: {reason}")

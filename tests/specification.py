@@ -281,6 +281,14 @@ class _Attributes:
         count, self.size, self.generic_integers, self.generic_texts = mark
         del self.parts[count:]
 
+    def put_all(self, attributes: Mapping[str, int | str], dropped: list[str]) -> None:
+        """Write a host's own attributes."""
+        for name, value in attributes.items():
+            try:
+                self.put(name, value, None)
+            except _LeftOutError as reason:
+                dropped.append(f"{name}: {reason}")
+
     def put(self, name: str, value: object, queue: int | None) -> None:
         """Write one attribute, or raise _LeftOutError."""
         _check_name(name, queue)
@@ -336,20 +344,18 @@ def _text(name: str, value: str) -> bytes:
 
 
 def format_attributes(
-    host: Mapping[str, int | str], queues: Sequence[Mapping[str, int | str]]
+    host: Mapping[str, int | str],
+    queues: Sequence[Mapping[str, int | str]],
+    more: Mapping[str, int | str] = {},
 ) -> tuple[bytes, list[str]]:
     """Attributes as gwd reads them, and what was left out and why.
 
     A queue whose name cannot be written, or of which something does not fit, is left out
     whole.
     """
-    dropped = []
+    dropped: list[str] = []
     written = _Attributes()
-    for name, value in host.items():
-        try:
-            written.put(name, value, None)
-        except _LeftOutError as reason:
-            dropped.append(f"{name}: {reason}")
+    written.put_all(host, dropped)
     for index, attributes in enumerate(queues):
         if index >= MAX_QUEUES:
             dropped.append(f"queues from {index} on: a host has at most {MAX_QUEUES} queues")
@@ -365,4 +371,5 @@ def format_attributes(
                     is_whole = False
         if not is_whole:
             written.go_back(before)
+    written.put_all(more, dropped)
     return b" ".join(written.parts), dropped

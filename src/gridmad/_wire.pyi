@@ -1,4 +1,3 @@
-from collections.abc import Mapping
 from typing import Final, Literal, final
 
 MAX_LINE: Final[int]
@@ -49,5 +48,7 @@ class Parser:
 def column(requests: list[Request], index: int) -> list[str]: ...
 def answer(requests: list[Request], payloads: list[bytes]) -> tuple[bytes, int]: ...
 def format_attributes(
-    host: Mapping[str, int | str], queues: list[dict[str, int | str]]
+    host: dict[str, int | str],
+    queues: list[dict[str, int | str]],
+    more: dict[str, int | str] = ...,
 ) -> tuple[bytes, list[str]]: ...

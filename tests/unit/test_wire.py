@@ -518,22 +518,27 @@ VALUES: Final[st.SearchStrategy[object]] = st.one_of(
 ATTRIBUTES: Final[st.SearchStrategy[Any]] = st.dictionaries(NAMES, VALUES, max_size=12)
 
 
-def check(host: dict[str, int | str], queues: list[dict[str, int | str]]) -> GwdReader:
-    info, dropped = wire.format_attributes(host, queues)
-    assert (info, dropped) == specification.format_attributes(host, queues)
+def check(
+    host: dict[str, int | str],
+    queues: list[dict[str, int | str]],
+    more: dict[str, int | str] | None = None,
+) -> GwdReader:
+    more = {name: value for name, value in (more or {}).items() if name not in host}
+    info, dropped = wire.format_attributes(host, queues, more)
+    assert (info, dropped) == specification.format_attributes(host, queues, more)
     assert len(info) <= wire.MAX_INFO
     reader = GwdReader(info)
-    given = len(host) + sum(len(queue) for queue in queues)
+    given = len(host) + len(more) + sum(len(queue) for queue in queues)
     assert bool(dropped) == (len(reader.values) < given)
     return reader
 
 
-@given(host=ATTRIBUTES, queues=st.lists(ATTRIBUTES, max_size=6))
+@given(host=ATTRIBUTES, queues=st.lists(ATTRIBUTES, max_size=6), more=ATTRIBUTES)
 @settings(max_examples=500, deadline=None)
 def test_attributes_are_those_of_the_specification(
-    host: dict[str, int | str], queues: list[dict[str, int | str]]
+    host: dict[str, int | str], queues: list[dict[str, int | str]], more: dict[str, int | str]
 ) -> None:
-    check(host, queues)
+    check(host, queues, more)
 
 
 @given(

@@ -16,16 +16,18 @@ class HostAttributes:
     `host` holds the host's own attributes (`HOSTNAME`, `ARCH`, `CPU_MHZ`, ...), `queues[i]`
     those of queue i under their names without an index (`QUEUE_NAME`, ...).  Units are
     GridWay's: MHz, MB, minutes.  A queue that went away is `{"QUEUE_NAME": ""}`, so that
-    those behind it keep their index.
+    those behind it keep their index.  `more` are further attributes of the host that
+    come after the queues' and are the first to be left out where a line is full.
     """
 
     host: Mapping[str, Attribute]
     queues: Sequence[Mapping[str, Attribute]] = field(default=())
+    more: Mapping[str, Attribute] = field(default_factory=dict)
 
     @cached_property
     def _formatted(self) -> tuple[bytes, list[str]]:
         info, dropped = wire.format_attributes(
-            dict(self.host), [dict(queue) for queue in self.queues]
+            dict(self.host), [dict(queue) for queue in self.queues], dict(self.more)
         )
         return b"SUCCESS " + (info or b"-"), dropped
 
