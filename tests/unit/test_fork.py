@@ -39,7 +39,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     yield folder
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
     resource.setrlimit(resource.RLIMIT_NOFILE, descriptors)
     left = processes_of(folder)
     for pid in left:
@@ -291,8 +295,9 @@ def test_a_job_starts_clean(home: Path) -> None:
 
     async def run() -> int:
         before = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
         async with session() as one:
-            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
             contact = await one.start(
                 "/bin/sh", "-c", "cat /proc/self/status; ulimit -n; ls /proc/self/fd", stdout="out"
             )
@@ -332,7 +337,7 @@ def test_file_urls_are_paths(home: Path) -> None:
             assert await one.end(contact) == JobState.done(0)
 
     asyncio.run(run())
-    assert (home / "a b").read_text() == "hello\n"
+    assert (home / "a%20b").read_text() == "hello\n"
 
 
 @pytest.mark.parametrize(
@@ -397,7 +402,7 @@ def test_more_jobs_than_descriptors_that_gwd_gives(home: Path) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
 
     async def run() -> None:
-        async with session("--grace", "0.1") as one:
+        async with session() as one:
             contacts = await one.submit(*[JobDescription("/bin/sleep", ("60",))] * 100)
             names = [contact for contact in contacts if isinstance(contact, str)]
             assert len(names) == 100
@@ -423,7 +428,7 @@ def test_a_full_disk_does_not_hide_an_exit_code(home: Path) -> None:
 
 def test_suspended(home: Path) -> None:
     async def run() -> None:
-        async with session("--grace", "0.2") as one:
+        async with session() as one:
             contact = await one.start("/bin/sleep", "60")
             shepherd = pid_of(contact)
             children = Path(f"/proc/{shepherd}/task/{shepherd}/children")
@@ -663,7 +668,7 @@ def test_the_end_of_a_driver_leaves_its_jobs(home: Path) -> None:
 
 def test_a_process_id_alone_is_not_enough(home: Path) -> None:
     async def run() -> None:
-        async with session("--grace", "0.1") as one:
+        async with session() as one:
             contact = await one.start("/bin/sleep", "60")
             name = Name.parse(contact)
             tag = "0123456789abcdef"
@@ -746,11 +751,11 @@ def test_a_driver_that_lives_keeps_its_jobs(home: Path) -> None:
     assert process.stdout is not None
 
     async def run() -> None:
-        async with session("--grace", "0.1") as one:
+        async with session() as one:
             assert not one.driver._ends
         assert process.stdout is not None
         contacts = [process.stdout.readline().strip() for _ in range(40)]
-        async with session("--grace", "0.1") as one:
+        async with session() as one:
             assert not one.driver._ends
             assert [await one.recover(contact) for contact in contacts] == [ACTIVE] * 40
             await one.cancel(*contacts)
@@ -793,7 +798,7 @@ def test_a_submit_cut_short_leaves_nothing(home: Path) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
         await until(lambda: len(processes_of(home)) == 2 * len(settled))
-        async with session("--grace", "0.1") as one:
+        async with session() as one:
             await one.cancel(*settled)
             for contact in settled:
                 assert await one.end(contact) == JobState.done(143)
@@ -823,7 +828,7 @@ def test_ended_jobs_expire(home: Path) -> None:
 
 def test_an_idle_driver_does_nothing(home: Path) -> None:
     async def run() -> None:
-        async with session("--grace", "0.1") as one:
+        async with session() as one:
             contact = await one.start("/bin/sleep", "60")
             await asyncio.sleep(0.2)
             before = time.process_time()

@@ -29,7 +29,6 @@ import functools
 import logging
 import os
 import resource
-import secrets
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -176,6 +175,7 @@ class ForkDriver(ExecutionDriver):
         """Open the journal, and take up what an earlier driver left."""
         self._loop = asyncio.get_running_loop()
         _raise_descriptor_limit()
+        _respect_signals()
         await self._in_thread(self._open)
         self._ends.update((end.name.tag, end) for end in await self._in_thread(self._take_over))
         self._sweep_soon()
@@ -200,7 +200,11 @@ class ForkDriver(ExecutionDriver):
                 if not found:
                     ended.append((row.tag, JobState.done(128 + signal.SIGTERM)))
                 continue
-            name = Name.parse(row.contact)
+            try:
+                name = Name.parse(row.contact)
+            except DriverError as error:
+                ended.append((row.tag, JobState.failed(str(error))))
+                continue
             if not name.shepherd.is_alive:
                 state = self._final_state(name, None, row.is_cancelled)
                 ended.append((row.tag, state))
@@ -258,7 +262,7 @@ class ForkDriver(ExecutionDriver):
 
     def _start_jobs(self, submissions: Sequence[Submission]) -> list[Job | DriverError]:
         """In the thread: write down the intent, act, write down what became of it."""
-        tags = [secrets.token_hex(8) for _ in submissions]
+        tags = [os.urandom(8).hex() for _ in submissions]
         self._log.intend(
             (tag, submission.job_id) for tag, submission in zip(tags, submissions, strict=True)
         )
@@ -534,6 +538,16 @@ def _raise_descriptor_limit() -> None:
     """Each job needs a descriptor; gwd gives 1,024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _respect_signals() -> None:
+    """Ignored signals would stay ignored in jobs (a shell's `&` ignores INT and QUIT)."""
+    for number in signal.valid_signals():
+        # Python itself ignores these two, and restores them in what it starts.
+        if number not in (signal.SIGPIPE, signal.SIGXFSZ) and (
+            signal.getsignal(number) is signal.SIG_IGN
+        ):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _present_state(job: Job) -> JobState:

@@ -5,13 +5,17 @@ writes its exit code into a file named by the job's tag.  So both job and exit c
 the driver.
 
 Where a job runs: in `directory`, relative to the user's home; relative executables and
-files are relative to that directory.  `file:` URLs are taken as paths; other URLs name
+files are relative to that directory.  `file:` URLs are taken as paths, as they stand (gwd
+does not escape them); other URLs name
 nothing on this machine: as executable, stdin or directory they make the job fail, as
 stdout or stderr the output is kept beside the status file and a warning says where.
 
 What a job gets: the environment named in INHERITED, HOME, USER, LOGNAME, SHELL and PATH,
 then what its description says, and GRIDMAD_JOB with its tag; default signals, the umask of
 the driver, and no open files but the three.
+
+One process is started.  A job of type `multiple` that wants more is refused, for fewer
+would be a wrong result; one of type `mpi` starts its others itself (mpirun).
 
 Nothing here enforces limits of time and memory, as GRAM's fork job manager does not.
 """
@@ -25,7 +29,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote
 
 from gridmad.driver import describe
 from gridmad.errors import DriverError
@@ -219,7 +222,7 @@ def _path(name: str, value: str, directory: str) -> str:
         host, slash, path = value[url.end() :].partition("/")
         if host not in ("", "localhost") or not slash:
             raise DriverError(f"the {name} {value} is not on this machine")
-        value = "/" + unquote(path, errors="surrogateescape")
+        value = f"/{path}"
     return os.path.join(directory, value)  # noqa: PTH118 - an absolute value stays as it is
 
 
