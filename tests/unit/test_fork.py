@@ -480,6 +480,21 @@ def test_cancel_ends_everything_that_a_job_started(home: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_job_cancelled_as_it_starts_gets_term(home: Path) -> None:
+    """Between fork and exec a signal would go to the shepherd's own traps."""
+
+    async def run() -> None:
+        async with session() as one:
+            jobs = [JobDescription("/bin/sleep", ("60",))] * 20
+            for _ in range(10):
+                contacts = [str(contact) for contact in await one.submit(*jobs)]
+                await one.cancel(*contacts)
+                for contact in contacts:
+                    assert await one.end(contact) == JobState.done(143)
+
+    asyncio.run(run())
+
+
 def test_a_job_that_takes_term_may_clean_up(home: Path) -> None:
     text = "trap 'echo clean >done; exit 3' TERM; touch ready; while :; do sleep 0.05; done"
 

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from gridmad.execution.processes import ProcessIdentity, ProcessStatus, members, send
+from gridmad.execution.processes import (
+    ProcessIdentity,
+    ProcessStatus,
+    command_line,
+    members,
+    send,
+)
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +60,7 @@ def _sweep_one(ending: Ending, processes: list[ProcessStatus], now: float) -> bo
         leader = None
     others = [one for one in processes if one is not leader]
     if now < ending.kill_at:
-        for process in others:
-            key = (process.pid, process.start_time)
-            if key not in ending.told:
-                ending.told.add(key)
-                # A stopped process takes TERM only when it goes on.
-                send(process, signal.SIGTERM, signal.SIGCONT)
+        _ask(ending, others, leader)
         return not processes
     for process in others:
         send(process, signal.SIGKILL)
@@ -72,3 +73,17 @@ def _sweep_one(ending: Ending, processes: list[ProcessStatus], now: float) -> bo
         log.error("processes do not die: %s", ", ".join(str(one.pid) for one in processes))
         return True
     return not processes
+
+
+def _ask(ending: Ending, processes: list[ProcessStatus], leader: ProcessStatus | None) -> None:
+    """Send TERM to those that did not get it yet."""
+    shepherd = command_line(leader.pid) if leader is not None else []
+    for process in processes:
+        key = (process.pid, process.start_time)
+        if key not in ending.told:
+            # The shepherd's child still has its traps before it becomes the command: a
+            # TERM just then is lost, and has to come again.
+            if command_line(process.pid) != shepherd:
+                ending.told.add(key)
+            # A stopped process takes TERM only when it goes on.
+            send(process, signal.SIGTERM, signal.SIGCONT)

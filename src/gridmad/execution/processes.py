@@ -150,13 +150,15 @@ def first_child(pid: int) -> int | None:
     return int(text.split(maxsplit=1)[0]) if text else None
 
 
+def command_line(pid: int) -> list[bytes]:
+    """The words that a process was started with; none where it is gone."""
+    return (_read(f"/proc/{pid}/cmdline") or b"").split(b"\0")[:-1]
+
+
 def find_by_argument(argument: str) -> Iterator[ProcessStatus]:
     """The running processes that were started with `argument` among their words."""
     wanted = os.fsencode(argument)
-    for process in _all():
-        words = _read(f"/proc/{process.pid}/cmdline")
-        if words is not None and wanted in words.split(b"\0"):
-            yield process
+    return (process for process in _all() if wanted in command_line(process.pid))
 
 
 def _all() -> Iterator[ProcessStatus]:
