@@ -1,0 +1,106 @@
+"""GridWay's filters -q and -f over GLUE 1.3: what they ask of which entries.
+
+-q looks at queues, that is GlueCE entries.  -f looks at hosts: each of its conditions goes to
+the class of entries that has its attributes, and a host stays where, for every class, one of
+its entries meets all conditions for it.  No I/O happens here.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from gridmad.errors import UsageError
+from gridmad.information import ldap
+from gridmad.information.glue1 import SEARCHES, cluster_keys, host_of, keys_of, text_of
+from gridmad.information.ldap import Entry, Filter, Search
+
+_ESCAPED = re.compile(r"\\([0-9A-Fa-f]{2})")
+
+
+class QueueFilter:
+    """-q: the queues to show."""
+
+    def __init__(self, text: str) -> None:
+        """Raises UsageError where `text` is no filter of GlueCE entries."""
+        parts = ldap.parse_filter(text)
+        for part in parts:
+            for attribute in part.attributes:
+                if (other := class_of(attribute)) != "GlueCE":
+                    raise UsageError(
+                        f"-q {part.text}: queues are GlueCE entries, and {attribute} is of "
+                        f"{other}: use -f"
+                    )
+        self._text = "".join(part.text for part in parts)
+        self.vos = frozenset(_vos(parts))
+        """The VOs that it names: their share of a queue is what counts."""
+
+    def apply(self, searches: Iterable[Search]) -> list[Search]:
+        """The searches, that for GlueCE narrowed to these queues."""
+        return [
+            search._replace(filter=self._text) if search.object_class == "GlueCE" else search
+            for search in searches
+        ]
+
+
+class HostFilter:
+    """-f: the hosts to show."""
+
+    def __init__(self, text: str) -> None:
+        """Raises UsageError where a condition is for no one class of entries."""
+        texts: dict[str, str] = {}
+        for part in ldap.parse_filter(text):
+            classes = {class_of(attribute) for attribute in part.attributes}
+            if len(classes) > 1:
+                raise UsageError(
+                    f"-f {part.text}: looks at {' and '.join(sorted(classes))} entries at once: "
+                    "write a condition of its own for each"
+                )
+            object_class = classes.pop()
+            texts[object_class] = texts.get(object_class, "") + part.text
+        self.searches = [
+            SEARCHES[object_class]._replace(attributes=_IDENTITY[object_class], filter=conditions)
+            for object_class, conditions in texts.items()
+        ]
+        """What else to ask the directory."""
+
+    def choose(self, ces: Sequence[Entry], found: Mapping[str, Iterable[Entry]]) -> Sequence[Entry]:
+        """The GlueCE entries of the hosts that `found`, by object class, lets stay."""
+        for object_class, entries in found.items():
+            if object_class == "GlueCE":
+                hosts = {host_of(entry) for entry in entries}
+            else:
+                clusters = {key for entry in entries for key in _clusters(object_class, entry)}
+                hosts = {host_of(ce) for ce in ces if not clusters.isdisjoint(cluster_keys(ce))}
+            ces = [ce for ce in ces if host_of(ce) in hosts]
+        return ces
+
+
+_IDENTITY = {
+    "GlueCE": ("GlueCEUniqueID", "GlueCEInfoHostName"),
+    "GlueCluster": ("GlueClusterUniqueID",),
+    "GlueSubCluster": ("GlueChunkKey",),
+}
+
+
+def class_of(attribute: str) -> str:
+    """The class of entries that has an attribute (in lower case)."""
+    if attribute.startswith(("gluesubcluster", "gluehost")):
+        return "GlueSubCluster"
+    return "GlueCluster" if attribute.startswith("gluecluster") else "GlueCE"
+
+
+def _clusters(object_class: str, entry: Entry) -> list[str]:
+    if object_class == "GlueCluster":
+        return [text_of(entry, "glueclusteruniqueid").lower()]
+    return keys_of(entry, "gluechunkkey", "glueclusteruniqueid")
+
+
+def _vos(parts: Iterable[Filter]) -> Iterable[str]:
+    for part in parts:
+        for attribute, operator, value, is_negated in part.conditions:
+            if attribute == "glueceaccesscontrolbaserule" and operator == "=" and not is_negated:
+                rule = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), value)
+                kind, _, subject = rule.partition(":")
+                if kind.upper() == "VO":
+                    yield subject
+                elif kind.upper() == "VOMS":
+                    yield subject.strip("/").partition("/")[0]

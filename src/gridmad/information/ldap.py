@@ -1,0 +1,191 @@
+r"""LDAP without a library: what a search asks, what an entry is, and filters checked early.
+
+A filter is written as in RFC 4515, or in GridWay's spelling: conditions one after the other
+that must all hold, `(GlueCEStateStatus=Production)(GlueCEAccessControlBaseRule=VO\:gilda)`,
+where gwd.conf's `\:` is a colon.  No I/O happens here.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, NoReturn, TypeAlias
+
+from gridmad.errors import TransientError, UsageError
+
+Entry: TypeAlias = Mapping[str, Sequence[bytes]]
+"""Values as the server sent them, under the attributes' names in lower case."""
+
+MAX_MESSAGE = 1 << 24
+"""Bytes of one message: an entry is a few thousand."""
+SEQUENCE = 0x30
+"""The first byte of every LDAP message (RFC 4511, 5.1)."""
+MAX_DEPTH = 50
+"""Levels of a filter: no one writes more, and libraries recurse over them."""
+
+_CONDITION = re.compile(
+    r"([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+)"  # the attribute's name or number
+    r"((?:;[A-Za-z0-9-]+)*)"  # its options
+    r"(>=|<=|~=|(?::dn)?(?::[A-Za-z0-9.-]+)?:=|=)"
+    r"([^()\0]*)",
+    re.ASCII,
+)
+_ESCAPE = re.compile(r"\\(?![0-9A-Fa-f]{2})")
+
+
+class Search(NamedTuple):
+    """All entries of one class, with the attributes that are needed of them."""
+
+    object_class: str
+    attributes: tuple[str, ...]
+    filter: str = ""
+    """Conditions that they must meet, as Filter.text; "" for none."""
+
+    @property
+    def whole_filter(self) -> str:
+        """The filter as a server takes it."""
+        return f"(&(objectClass={self.object_class}){self.filter})"
+
+
+class MessageReader:
+    """Bytes as they are read -> whole LDAP messages.  Holds at most one that is unfinished."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The messages that are complete now.
+
+        Raises TransientError where the bytes are none of LDAP.
+        """
+        self._rest += data
+        messages = []
+        start = 0
+        while len(self._rest) - start >= 2:
+            size = self._size(start)
+            if size is None or len(self._rest) - start < size:
+                break
+            messages.append(bytes(self._rest[start : start + size]))
+            start += size
+        del self._rest[:start]
+        return messages
+
+    def _size(self, start: int) -> int | None:
+        """Bytes of the message at `start` with its head; None while that is unfinished."""
+        if self._rest[start] != SEQUENCE:
+            raise TransientError("what answers there does not speak LDAP")
+        length = self._rest[start + 1]
+        head = 2
+        if length > 127:
+            head += length - 128
+            if len(self._rest) - start < min(head, 6):
+                return None
+            length = int.from_bytes(self._rest[start + 2 : start + head], "big")
+        if head > 6 or length > MAX_MESSAGE:
+            raise TransientError(f"the server sends a message of more than {MAX_MESSAGE} bytes")
+        return head + length
+
+
+class Condition(NamedTuple):
+    """One `(attribute operator value)` of a filter."""
+
+    attribute: str
+    """In lower case, without options."""
+    operator: str
+    value: str
+    is_negated: bool
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A valid filter: `text` is a row of conditions that must all hold, "" for none."""
+
+    text: str = ""
+    conditions: tuple[Condition, ...] = ()
+
+    @property
+    def attributes(self) -> frozenset[str]:
+        """The names, in lower case, of the attributes that it looks at."""
+        return frozenset(condition.attribute for condition in self.conditions)
+
+
+def parse_filter(text: str) -> list[Filter]:
+    """The filters that `text` joins: their texts one after the other mean the same.
+
+    An enclosing `(&...)` is taken off.  Raises UsageError that says what is wrong and where.
+    """
+    parser = _Parser(text.strip().replace("\\:", ":"))
+    parts = parser.row(0, is_negated=False, end=len(parser.text))
+    while len(parts) == 1 and parts[0].text.startswith("(&"):
+        inner = _Parser(parts[0].text[2:-1].strip())
+        parts = inner.row(0, is_negated=False, end=len(inner.text))
+    return parts
+
+
+class _Parser:
+    """Walks a filter from left to right; `at` is where it is."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    def row(self, depth: int, *, is_negated: bool, end: int | None = None) -> list[Filter]:
+        """Filters one after the other, up to `end` or the parenthesis that closes them."""
+        parts: list[Filter] = []
+        while True:
+            self._skip_blanks()
+            if self.at == end or (end is None and self._next() == ")"):
+                return parts
+            parts.append(self._one(depth, is_negated))
+
+    def _one(self, depth: int, is_negated: bool) -> Filter:
+        start = self.at
+        if self._next() != "(":
+            self._fail("expected '('")
+        if depth >= MAX_DEPTH:
+            self._fail(f"more than {MAX_DEPTH} levels")
+        self.at += 1
+        self._skip_blanks()
+        operator = self._next()
+        conditions: tuple[Condition, ...]
+        if operator in ("&", "|", "!"):
+            self.at += 1
+            parts = self.row(depth + 1, is_negated=is_negated != (operator == "!"))
+            if not parts or (operator == "!" and len(parts) > 1):
+                needs = "one condition" if operator == "!" else "conditions"
+                self._fail(f"'{operator}' needs {needs} in parentheses after it")
+            conditions = tuple(c for part in parts for c in part.conditions)
+            inner = operator + "".join(part.text for part in parts)
+        else:
+            condition = self._condition(is_negated)
+            conditions = (condition,)
+            inner = self.text[start + 1 : self.at].lstrip()
+        self._skip_blanks()
+        if self._next() != ")":
+            self._fail("expected ')'")
+        self.at += 1
+        return Filter(f"({inner})", conditions)
+
+    def _condition(self, is_negated: bool) -> Condition:
+        match = _CONDITION.match(self.text, self.at)
+        if match is None:
+            self._fail("expected ATTRIBUTE=VALUE")
+        name, _, operator, value = match.groups()
+        if escape := _ESCAPE.search(value):
+            self.at = match.start(4) + escape.start()
+            self._fail("a backslash needs two hexadecimal digits (or a colon) after it")
+        if operator in (">=", "<=", "~=") and "*" in value:
+            self._fail(f"'{operator}' takes no '*'")
+        self.at = match.end()
+        return Condition(name.lower(), operator, value, is_negated)
+
+    def _next(self) -> str:
+        return self.text[self.at : self.at + 1]
+
+    def _skip_blanks(self) -> None:
+        while self._next() in (" ", "\t"):
+            self.at += 1
+
+    def _fail(self, problem: str) -> NoReturn:
+        found = self._next()
+        where = f"before {self.text[self.at : self.at + 20]!r}" if found else "at its end"
+        raise UsageError(f"filter {self.text!r}: {problem} {where}")

@@ -1,0 +1,143 @@
+"""Snapshots: what a slow source says, fetched whole in the background, served from memory.
+
+    asked for the first time      wait for the first fetch
+    asked again                   answer at once; a new fetch every `refresh` seconds
+    a fetch fails                 the last snapshot holds, up to `staleness` seconds of age;
+                                  tried again after 1, 2, 4, ... seconds
+    nobody asks for ten minutes   no fetches, until somebody asks
+
+A fetch runs in a thread and knows nothing of this; this knows nothing of what it fetches.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from gridmad.errors import DriverError, TransientError
+
+log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+IDLE = 600.0
+"""Seconds without a request after which the source is left in peace."""
+FIRST_RETRY = 1.0
+LONGEST_RETRY = 30.0
+
+
+class Snapshots(Generic[Value]):
+    """The latest value that `fetch` returned.  Made and asked in an event loop."""
+
+    def __init__(self, fetch: Callable[[], Value], refresh: float, staleness: float) -> None:
+        self._fetch = fetch
+        self._refresh = refresh
+        self._staleness = staleness
+        self._value: Value | None = None
+        self._taken_at = -float("inf")
+        self._error: DriverError | None = None
+        self._failures = 0
+        self._asked_at = -float("inf")
+        self._ended_at = -float("inf")
+        self._keeper: asyncio.Task[None] | None = None
+        self._wanted = asyncio.Event()
+        self._attempt: asyncio.Future[None] | None = None
+
+    def get(self) -> Value | Awaitable[Value]:
+        """The value where it is fresh enough, else what waits for the fetch under way.
+
+        Raises TransientError (or returns what does) where the source fails and the last value
+        is too old.
+        """
+        now = asyncio.get_running_loop().time()
+        self._asked_at = now
+        if self._keeper is None or self._keeper.done():
+            self._keeper = asyncio.create_task(self._keep())
+        if self._value is not None:
+            # After a pause, look whether there is anything newer before serving the old.
+            was_tried = now - self._ended_at <= 2 * max(self._refresh, LONGEST_RETRY)
+            return self._latest() if was_tried else self._wait()
+        if self._error is not None and now - self._ended_at < FIRST_RETRY:
+            raise self._error.with_traceback(None)
+        return self._wait()
+
+    async def stop(self) -> None:
+        """No further fetches."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+
+    async def _wait(self) -> Value:
+        if self._attempt is None:
+            self._attempt = asyncio.get_running_loop().create_future()
+        self._wanted.set()
+        await asyncio.shield(self._attempt)
+        return self._latest()
+
+    def _latest(self) -> Value:
+        age = asyncio.get_running_loop().time() - self._taken_at
+        if self._value is not None and age <= self._staleness:
+            return self._value
+        error = self._error or TransientError("the source was not asked for a while")
+        raise error.with_traceback(None)  # or each raise would make it longer
+
+    async def _keep(self) -> None:
+        """Fetch, and again when it is due or wanted, while somebody asks."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._fetch_once()
+            delay = self._refresh
+            if self._failures:
+                delay = min(delay, LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self._failures - 1, 9))
+            self._wanted.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), delay)
+            if loop.time() - self._asked_at > IDLE:
+                return
+
+    async def _fetch_once(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            self._value = await asyncio.to_thread(_without_collector, self._fetch)
+        except Exception as error:  # noqa: BLE001 - whatever fails, the next attempt may not
+            self._failed(error)
+        else:
+            if self._failures:
+                log.info("the source answers again")
+            self._failures = 0
+            self._error = None
+            self._taken_at = loop.time()
+        finally:
+            self._ended_at = loop.time()
+            if self._attempt is not None and not self._attempt.done():
+                self._attempt.set_result(None)
+            self._attempt = None
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, DriverError):
+            self._error = error
+        else:
+            log.error("a fetch failed in an unexpected way", exc_info=error)
+            self._error = TransientError(f"{type(error).__name__}: {error}")
+        self._failures += 1
+        # Once is enough while it lasts; each host that is served stale is told by others.
+        level = logging.WARNING if self._failures == 1 else logging.DEBUG
+        log.log(level, "%s; what was known before holds for %g s", self._error, self._staleness)
+
+
+def _without_collector(fetch: Callable[[], Value]) -> Value:
+    """Call `fetch` with the cyclic garbage collector paused.
+
+    A fetch makes very many objects and hardly any cycle, and the collector would walk over
+    all of them again and again.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return fetch()
+    finally:
+        if was_enabled:
+            gc.enable()

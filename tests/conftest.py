@@ -1,0 +1,3 @@
+"""Fixtures that start real servers, for all tests."""
+
+pytest_plugins = ["tests.services.slapd"]

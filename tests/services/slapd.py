@@ -1,0 +1,172 @@
+"""A private OpenLDAP server with the GLUE 1.3 schema, on a free loopback port.
+
+Programs and schema are those of Debian's packages slapd, ldap-utils and glue-schema.
+"""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+SCHEMA = Path("/etc/ldap/schema")
+SCHEMA_FILES = (
+    "core",
+    "cosine",
+    "nis",
+    "Glue-CORE",
+    "Glue-MDS",
+    "Glue-CE",
+    "Glue-CESEBind",
+    "Glue-SE",
+)
+START_TIME = 10.0
+"""Seconds that slapd has to listen, and then to end."""
+
+CONFIGURATION = """\
+{includes}
+modulepath /usr/lib/ldap
+moduleload back_mdb
+pidfile {folder}/slapd.pid
+argsfile {folder}/slapd.args
+loglevel 0
+threads 4
+{limits}
+
+database mdb
+suffix "o=grid"
+directory {folder}/db
+maxsize 1073741824
+dbnosync
+index objectClass eq
+index GlueCEUniqueID,GlueChunkKey,GlueClusterUniqueID,GlueCEAccessControlBaseRule eq
+"""
+
+
+def missing() -> str | None:
+    """What is not installed of what a server needs; None where all is there."""
+    for program in ("slapd", "slapadd"):
+        if _program(program) is None:
+            return f"{program} is not installed (apt-get install slapd)"
+    for name in SCHEMA_FILES:
+        if not (SCHEMA / f"{name}.schema").exists():
+            return f"{name}.schema is not installed (apt-get install slapd glue-schema)"
+    return None
+
+
+class Slapd:
+    """One server; `limits` are further lines of slapd.conf, such as "sizelimit 10"."""
+
+    def __init__(self, folder: Path, ldif: bytes, limits: str = "sizelimit unlimited") -> None:
+        self.folder = folder
+        self.port = _free_port()
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self.load(ldif)
+
+    @property
+    def server(self) -> str:
+        """What gw_im_mad_bdii takes after -s."""
+        return f"127.0.0.1:{self.port}"
+
+    def load(self, ldif: bytes) -> None:
+        """Hold these entries and no others.  The server must be stopped."""
+        assert self._process is None
+        shutil.rmtree(self.folder / "db", ignore_errors=True)
+        (self.folder / "db").mkdir(parents=True)
+        includes = "\n".join(f"include {SCHEMA}/{name}.schema" for name in SCHEMA_FILES)
+        configuration = self.folder / "slapd.conf"
+        configuration.write_text(
+            CONFIGURATION.format(includes=includes, folder=self.folder, limits=self._limits)
+        )
+        entries = self.folder / "entries.ldif"
+        entries.write_bytes(ldif)
+        loaded = subprocess.run(
+            [str(_program("slapadd")), "-q", "-f", configuration, "-b", "o=grid", "-l", entries],
+            capture_output=True,
+            text=True,
+        )
+        assert loaded.returncode == 0, loaded.stderr
+
+    def start(self) -> None:
+        with (self.folder / "slapd.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    str(_program("slapd")),
+                    "-d",
+                    "0",
+                    "-f",
+                    str(self.folder / "slapd.conf"),
+                    "-h",
+                    f"ldap://127.0.0.1:{self.port}",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        end = time.monotonic() + START_TIME
+        while True:
+            assert self._process.poll() is None, (self.folder / "slapd.log").read_text()
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                    return
+            except OSError:
+                assert time.monotonic() < end, "slapd does not listen"
+                time.sleep(0.01)
+
+    def stop(self) -> None:
+        """End as a server that crashes: at once, and all connections with it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(START_TIME)
+            self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+SlapdMaker = Callable[..., Slapd]
+
+
+@pytest.fixture
+def slapd(tmp_path: Path) -> Iterator[SlapdMaker]:
+    """`slapd(ldif, limits=...)` starts a server that ends with the test."""
+    problem = missing()
+    if problem:
+        pytest.skip(problem)
+    servers: list[Slapd] = []
+
+    def make(ldif: bytes, limits: str = "sizelimit unlimited") -> Slapd:
+        server = Slapd(tmp_path / f"slapd{len(servers)}", ldif, limits)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+def _program(name: str) -> str | None:
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/lib/openldap")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

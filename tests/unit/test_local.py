@@ -1,0 +1,181 @@
+"""The local driver's figures, beside what the machine itself tells."""
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import platform
+import shutil
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gridmad.errors import UsageError
+from gridmad.information import local
+from gridmad.information.local import DRIVER, LocalInformation
+from gridmad.information.model import HostAttributes
+
+
+def driver(*arguments: str) -> LocalInformation:
+    parser = argparse.ArgumentParser()
+    DRIVER.add_options(parser)
+    return DRIVER(parser.parse_args(["--hostname", "here.example", *arguments]))
+
+
+async def monitor(machine: LocalInformation, host: str = "here.example") -> HostAttributes:
+    values = machine.monitor([host, "elsewhere.example"])
+    if isinstance(values, Awaitable):
+        values = await values
+    assert list(values) == [host]
+    value = values[host]
+    assert isinstance(value, HostAttributes)
+    return value
+
+
+def test_figures_are_those_of_the_machine() -> None:
+    async def ask() -> HostAttributes:
+        machine = driver()
+        await machine.start()
+        assert machine.discover() == ["here.example"]
+        return await monitor(machine)
+
+    attributes = asyncio.run(ask())
+    cpus = len(os.sched_getaffinity(0))
+    host = attributes.host
+    assert attributes.dropped == []
+    assert host["HOSTNAME"] == "here.example"
+    assert host["ARCH"] == platform.machine()
+    assert host["CPU_SMP"] == host["NODECOUNT"] == cpus
+    memory = psutil.virtual_memory()
+    assert host["SIZE_MEM_MB"] == memory.total >> 20
+    assert host["FREE_MEM_MB"] == pytest.approx(memory.available >> 20, abs=300)
+    disk = shutil.disk_usage(Path.home())
+    assert host["SIZE_DISK_MB"] == disk.total >> 20
+    assert host["FREE_DISK_MB"] == pytest.approx(disk.free >> 20, abs=300)
+    assert 0 <= int(host["CPU_FREE"]) <= 100 * cpus
+    assert host["LRMS_NAME"] == host["FORK_NAME"] == "jobmanager-fork"
+    assert host["LRMS_TYPE"] == "fork"
+    assert host["OS_NAME"]
+    assert len(attributes.queues) == 1
+    queue = attributes.queues[0]
+    assert queue["QUEUE_NAME"] == "default"
+    assert queue["QUEUE_NODECOUNT"] == queue["QUEUE_MAXCOUNT"] == cpus
+    assert 0 <= int(queue["QUEUE_FREENODECOUNT"]) <= cpus
+    assert int(queue["QUEUE_MAXRUNNINGJOBS"]) > 0
+    assert int(queue["QUEUE_MAXJOBSINQUEUE"]) > 0
+    assert queue["QUEUE_STATUS"] == "enabled"
+
+
+def _burn(until: float) -> None:
+    while time.monotonic() < until:
+        pass
+
+
+def test_the_first_figure_of_the_load_is_true() -> None:
+    cpus = len(os.sched_getaffinity(0))
+    until = time.monotonic() + 1.5
+    burners = [multiprocessing.Process(target=_burn, args=(until,)) for _ in range(cpus)]
+
+    async def ask() -> HostAttributes:
+        machine = driver()
+        await machine.start()
+        return await monitor(machine)
+
+    for burner in burners:
+        burner.start()
+    time.sleep(0.3)
+    busy = asyncio.run(ask())
+    for burner in burners:
+        burner.join()
+    assert int(busy.host["CPU_FREE"]) <= 25 * cpus
+
+
+def test_figures_are_kept_for_a_second_and_measured_once_for_all() -> None:
+    async def ask() -> None:
+        machine = driver()
+        await machine.start()
+        first, second = await asyncio.gather(monitor(machine), monitor(machine))
+        assert first is second
+        values = machine.monitor(["here.example"])
+        assert not isinstance(values, Awaitable)
+        assert values["here.example"] is first
+        machine._measured_at -= local.FRESH
+        assert await monitor(machine) is not first
+
+    asyncio.run(ask())
+
+
+def test_an_old_sample_is_not_taken_for_the_load_of_now() -> None:
+    async def ask() -> None:
+        machine = driver()
+        await machine.start()
+        await monitor(machine)
+        # As if all CPUs had been busy for an hour before.
+        when, free, total = machine._sample
+        machine._sample = local._Load(when - 3600, free, total - 3600)
+        machine._measured_at -= 3600
+        attributes = await monitor(machine)
+        assert int(attributes.host["CPU_FREE"]) > 0
+        assert machine._sample.when - when < 60
+
+    asyncio.run(ask())
+
+
+def test_options_name_and_size_the_host() -> None:
+    async def ask() -> HostAttributes:
+        machine = driver("--queue", "batch", "--slots", "37")
+        await machine.start()
+        assert machine.monitor(["elsewhere.example"]) == {}
+        return await monitor(machine)
+
+    attributes = asyncio.run(ask())
+    (queue,) = attributes.queues
+    assert queue["QUEUE_NAME"] == "batch"
+    assert attributes.host["NODECOUNT"] == 37
+    names = ("NODECOUNT", "MAXCOUNT", "MAXRUNNINGJOBS", "MAXJOBSINQUEUE")
+    assert {queue[f"QUEUE_{name}"] for name in names} == {37}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("host.example.org", "host"), "host.example.org"),
+        (("localhost", "node7"), "node7"),
+        (("localhost.localdomain", "node7.cluster"), "node7.cluster"),
+        (("a" * 40 + ".example.org", "node7"), "node7"),
+        (("localhost", "localhost"), "localhost"),
+        (("n." + "x" * 40, "n." + "x" * 40), "n"),
+    ],
+)
+def test_the_machines_own_name(
+    names: tuple[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.getfqdn", lambda: names[0])
+    monkeypatch.setattr("socket.gethostname", lambda: names[1])
+    assert asyncio.run(local._own_name()) == expected
+
+
+def test_a_silent_name_service_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "NAME_SERVICE_PATIENCE", 0.05)
+
+    def late() -> str:
+        time.sleep(0.5)
+        return "late.example.org"
+
+    monkeypatch.setattr("socket.getfqdn", late)
+    monkeypatch.setattr("socket.gethostname", lambda: "early")
+    start = time.monotonic()
+    assert asyncio.run(local._own_name()) == "early"
+    assert time.monotonic() - start < 0.4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--hostname", "a b"), ("--hostname", "x" * 40), ("--queue", "a:b"), ("--queue", "")],
+)
+def test_names_that_gwd_cannot_take(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError):
+        driver(*arguments)
