@@ -174,7 +174,8 @@ def _head(request: SpecificationRequest) -> bytes:
     if not operation:
         word = request.words[0]
         is_plain = len(word) <= MAX_OPERATION and _VISIBLE.fullmatch(word)
-        operation = word if is_plain else "-"
+        # What only drivers say must not go back: gwd would take it for news of a job.
+        operation = word if is_plain and word.upper() != "CALLBACK" else "-"
     head = f"{operation} {request.id} "
     if request.grammar.has_tid:
         head += f"{_transfer_id(request)} "

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gridmad import _wire, wire
 from gridmad.wire import EXECUTION, INFORMATION, TRANSFER, Grammar, Parser, Request
 from tests import specification
+from tests.gwd_attributes import GwdReader
 from tests.specification import SpecificationParser, SpecificationRequest
 
 Need = Literal["id", "tid", 2, 3, 4, 5]
@@ -59,7 +60,7 @@ OPERATIONS = sorted({name for _, operations in GRAMMARS for name in operations})
 WORDS = st.one_of(
     st.sampled_from(OPERATIONS),
     st.sampled_from([name.lower() for name in OPERATIONS]),
-    st.sampled_from(["POLL\x00", "Poll", "CP\x00\x00", "FOO", "x" * 21, "x" * 20, "SUBMITSUBMIT"]),
+    st.sampled_from(["POLL\x00", "Poll", "CP\x00\x00", "FOO", "x" * 21, "x" * 20, "CALLBACK"]),
     st.sampled_from(["-", "0", "7", "12345", "99999", "1234567890", "12345678901", "00012"]),
     st.sampled_from(["host.example.org", "/var/lib/0/job.rsl.0", "gsiftp://h/~/.gw_u_1/a b"]),
     st.sampled_from(TRAPS),
@@ -315,6 +316,12 @@ def test_the_head_of_a_transfer_answer(request_line: bytes, head: bytes) -> None
     assert wire.answer(requests, [wire.SUCCESS])[0] == head + wire.SUCCESS + b"\n"
 
 
+@pytest.mark.parametrize("word", ["CALLBACK", "callback"])
+def test_a_callback_that_comes_in_does_not_go_out_again(word: str) -> None:
+    requests = flat(Parser(EXECUTION).feed(f"{word} 3 SUCCESS DONE\n".encode()))
+    assert wire.answer(requests, [wire.failure("x")])[0] == b"- 3 FAILURE x\n"
+
+
 def test_an_answer_longer_than_a_line_is_refused_and_leaves_all_unanswered() -> None:
     requests = flat(Parser(TRANSFER).feed(b"CP 99999 1234567890 - a b\nEND 3\n"))
     longest = b"x" * (wire.MAX_LINE - specification.MAX_HEAD)
@@ -389,108 +396,6 @@ def test_the_first_and_the_last_answer() -> None:
 
 
 # ---------------------------------------------------------------- host attributes
-
-
-class GwdReader:
-    """Reads attributes as gwd does: a lexer and the grammar of GridWay 5.14's
-    src/host/gw_host_attr_parser.l and gw_host_update_syntax.y.
-
-    Raises AssertionError for whatever gwd would refuse, cut or write out of bounds.
-    """
-
-    NAME = re.compile(rb"[A-Za-z][0-9A-Za-z_]*")
-    INTEGER = re.compile(rb"-?[0-9]+")
-    TEXT = re.compile(rb'"([^"]*)"')
-    INDEX = re.compile(rb"\[([0-9]+)\]")
-    QUEUES = 67
-    GENERIC = 134
-    INTEGERS = frozenset(
-        [
-            "CPU_MHZ",
-            "CPU_FREE",
-            "CPU_SMP",
-            "NODECOUNT",
-            "SIZE_MEM_MB",
-            "FREE_MEM_MB",
-            "SIZE_DISK_MB",
-            "FREE_DISK_MB",
-            "QUEUE_NODECOUNT",
-            "QUEUE_FREENODECOUNT",
-            "QUEUE_MAXTIME",
-            "QUEUE_MAXCPUTIME",
-            "QUEUE_MAXCOUNT",
-            "QUEUE_MAXRUNNINGJOBS",
-            "QUEUE_MAXJOBSINQUEUE",
-        ]
-    )
-    TEXTS = frozenset(
-        [
-            "HOSTNAME",
-            "ARCH",
-            "OS_NAME",
-            "OS_VERSION",
-            "CPU_MODEL",
-            "FORK_NAME",
-            "LRMS_NAME",
-            "LRMS_TYPE",
-            "QUEUE_NAME",
-            "QUEUE_STATUS",
-            "QUEUE_DISPATCHTYPE",
-            "QUEUE_PRIORITY",
-        ]
-    )
-    WIDTHS: Final = {"HOSTNAME": 39, "ARCH": 24, "FORK_NAME": 24, "LRMS_NAME": 24, "QUEUE_NAME": 24}
-
-    def __init__(self, info: bytes) -> None:
-        self.values: dict[tuple[str, int | None], int | str] = {}
-        self._info = info
-        self._at = 0
-        while self._at < len(info):
-            name = self._take(self.NAME)[0].decode()
-            index = None
-            if info[self._at : self._at + 1] == b"[":
-                index = int(self._take(self.INDEX)[1])
-            assert info[self._at : self._at + 1] == b"="
-            self._at += 1
-            self._store(name, index)
-            if self._at < len(info):
-                assert info[self._at : self._at + 1] == b" "
-                self._at += 1
-        generic = [value for (name, _), value in self.values.items() if not self._is_known(name)]
-        assert sum(isinstance(value, int) for value in generic) <= self.GENERIC
-        assert sum(isinstance(value, str) for value in generic) <= self.GENERIC
-
-    def _take(self, pattern: re.Pattern[bytes]) -> re.Match[bytes]:
-        match = pattern.match(self._info, self._at)
-        assert match, self._info[self._at : self._at + 40]
-        self._at = match.end()
-        return match
-
-    def _is_known(self, name: str) -> bool:
-        return name in self.INTEGERS or name in self.TEXTS
-
-    def _store(self, name: str, index: int | None) -> None:
-        value: int | str
-        if self._info[self._at : self._at + 1] == b'"':
-            text = self._take(self.TEXT)[1]
-            assert not re.search(rb"[\x00-\x1f\x7f]", text)
-            assert name not in self.INTEGERS
-            value = text.decode()
-            if name in self.WIDTHS:
-                assert len(text) <= self.WIDTHS[name]
-                assert b" " not in text
-        else:
-            value = int(self._take(self.INTEGER)[0])
-            assert -(2**31) <= value < 2**31
-            assert name not in self.TEXTS
-        if name.startswith("QUEUE_"):
-            assert index is not None
-            assert name != "QUEUE_NAME" or ":" not in str(value)
-        elif self._is_known(name):
-            assert index is None
-        assert index is None or index < self.QUEUES
-        assert (name, index) not in self.values
-        self.values[name, index] = value
 
 
 NAMES = st.one_of(

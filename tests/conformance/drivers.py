@@ -1,0 +1,208 @@
+"""The drivers that go through the suite, and what each needs to be asked sensibly."""
+
+import getpass
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.conformance.gwd import Family, Player
+from tests.services import glue, slapd
+from tests.services.required import skip_without
+
+FAMILY_OF_PREFIX: dict[str, Family] = {
+    "gw_im": "information",
+    "gw_em": "execution",
+    "gw_tm": "transfer",
+}
+
+
+@dataclass
+class Site:
+    """A driver's surroundings for one test: a fresh GW_LOCATION and home directory."""
+
+    folder: Path
+    subject: "Subject"
+    arguments: str = ""
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def location(self) -> Path:
+        return self.folder / "gw"
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What gwd has for an environment; `bin` of the location is not on the PATH."""
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
+        return {**kept, "HOME": str(self.home), "GW_LOCATION": str(self.location)}
+
+    def write(self, name: str, text: str) -> Path:
+        """A file below the location."""
+        path = self.location / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def play(
+        self,
+        *arguments: str,
+        is_plain: bool = True,
+        byte_by_byte: bool = False,
+        environment: dict[str, str] | None = None,
+    ) -> Player:
+        """Start the driver; its own arguments are one word, as gwd passes them."""
+        words = [self.arguments] if is_plain else list(arguments)
+        if is_plain and not self.arguments and self.subject.family == "transfer":
+            words = []
+        path = self.location / "bin" / self.subject.name
+        return Player(
+            str(path),
+            self.subject.family,
+            words,
+            self.location,
+            self.environment if environment is None else environment,
+            byte_by_byte=byte_by_byte,
+        )
+
+    # ------------------------------------------------------------ requests
+
+    def description(self, name: str, executable: str, *arguments: str) -> Path:
+        """A job description (RSL2) as gwd writes it."""
+        folder = f".gw_{getpass.getuser()}_{name}"
+        (self.home / folder).mkdir(exist_ok=True)
+        words = "".join(f"<argument>{word}</argument>" for word in arguments)
+        return self.write(
+            f"var/{name}/job.rsl.0",
+            f"<job> <executable>{executable}</executable>{words}"
+            " <environment> <name>GW_HOSTNAME</name> <value>localhost</value></environment>"
+            f"<environment> <name>GW_JOB_ID</name> <value>{name}</value></environment>"
+            f" <stdout>{folder}/stdout.wrapper</stdout> <stderr>{folder}/stderr.wrapper</stderr>"
+            " <count>1</count> </job>",
+        )
+
+    def script(self, name: str, text: str) -> Path:
+        """A job description that runs a shell script."""
+        path = self.write(f"libexec/{name}.sh", f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        return self.description(name, str(path))
+
+    def job_folder(self, job: int) -> tuple[str, Path]:
+        """The URL and the path of a job's directory on the resource."""
+        name = f".gw_{getpass.getuser()}_{job}"
+        return f"gsiftp://localhost/~/{name}", self.home / name
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One driver of the table."""
+
+    name: str
+    prepare: Callable[[Site], None] = lambda site: None
+    label: str = ""
+    needs_arguments: bool = False
+    """Without arguments it refuses to run."""
+    has_hosts: bool = True
+    moves_files: bool = True
+    given_arguments: str | None = None
+
+    @property
+    def family(self) -> Family:
+        return FAMILY_OF_PREFIX[self.name[:5]]
+
+    def __str__(self) -> str:
+        return self.label or self.name
+
+    @contextmanager
+    def site(self, folder: Path) -> Iterator[Site]:
+        """Its surroundings, with all servers that it needs."""
+        executable = shutil.which(
+            self.name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        )
+        assert executable, f"{self.name} is not installed"
+        site = Site(folder, self)
+        site.home.mkdir()
+        (site.location / "bin").mkdir(parents=True)
+        (site.location / "bin" / self.name).symlink_to(executable)
+        with site.stack:
+            self.prepare(site)
+            if self.given_arguments is not None:
+                site.arguments = self.given_arguments
+            yield site
+
+
+STATIC_HOST = """\
+HOSTNAME="{host}" ARCH="x86_64" OS_NAME="Linux" CPU_MHZ=3000 NODECOUNT=8
+LRMS_NAME="jobmanager-fork" LRMS_TYPE="pbs" FORK_NAME="jobmanager-fork"
+QUEUE_NAME[0]="short" QUEUE_NODECOUNT[0]=4 QUEUE_FREENODECOUNT[0]=4
+QUEUE_NAME[1]="long" QUEUE_NODECOUNT[1]=4 QUEUE_FREENODECOUNT[1]=0
+"""
+
+
+def host_list(site: Site) -> None:
+    lines = []
+    for number in range(30):
+        host = f"host{number}.example.org"
+        site.write(f"etc/{host}", STATIC_HOST.format(host=host))
+        lines.append(f"{host} etc/{host}\n")
+    site.write("etc/hosts", "".join(lines))
+    site.arguments = "-l etc/hosts"
+
+
+def directory(site: Site) -> None:
+    problem = slapd.missing()
+    if problem:
+        skip_without("slapd", problem)
+    server = slapd.Slapd(site.folder / "slapd", glue.ldif(glue.grid(30)))
+    site.stack.enter_context(server)
+    site.arguments = f"-s {server.server}"
+
+
+def dead_directory(site: Site) -> None:
+    site.arguments = f"-s 127.0.0.1:{slapd._free_port()} --deadline 3 --timeout 2"
+
+
+def staging_url(site: Site) -> None:
+    site.arguments = "-u gsiftp://localhost:2811"
+
+
+SUBJECTS = [
+    Subject("gw_im_mad_static", host_list, needs_arguments=True),
+    Subject("gw_im_mad_local"),
+    Subject("gw_im_mad_bdii", directory, needs_arguments=True),
+    Subject(
+        "gw_im_mad_egee_ldap",
+        dead_directory,
+        label="gw_im_mad_egee_ldap with a dead server",
+        needs_arguments=True,
+        has_hosts=False,
+    ),
+    Subject("gw_em_mad_fork"),
+    Subject("gw_tm_mad_local"),
+    Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
+]
+
+
+def chosen(name: str | None, arguments: str | None) -> list[Subject]:
+    """The table, or one driver of it, or one that is not in it."""
+    if name is None:
+        return SUBJECTS
+    known = [subject for subject in SUBJECTS if subject.name == name]
+    if arguments is None:
+        return known or [Subject(name)]
+    return [
+        Subject(
+            name,
+            known[0].prepare if known else lambda site: None,
+            has_hosts=not known or known[0].has_hosts,
+            moves_files=not known or known[0].moves_files,
+            needs_arguments=bool(known) and known[0].needs_arguments,
+            given_arguments=arguments,
+        )
+    ]
