@@ -4,6 +4,7 @@ drm4g is installed into an environment of its own (`make gwd` makes it in .gwd; 
 names another one), so that its dependencies never mix with ours.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -174,8 +175,7 @@ class GridWay:
         """
         survivors: list[str] = []
         if self._gwd is not None:
-            # GridWay's own scheduler outlives gwd; it is no concern of ours.
-            drivers = [p for p in self.drivers() if "gw_sched" not in _command(p)]
+            drivers = self.drivers()
             self._gwd.send_signal(signal.SIGTERM)
             try:
                 self._gwd.wait(STOP_TIME)
@@ -186,8 +186,10 @@ class GridWay:
             _, alive = psutil.wait_procs(drivers, STOP_TIME)
             survivors = [" ".join(process.cmdline()) for process in alive]
             self._gwd = None
+        # Jobs, and GridWay's own scheduler, which outlives gwd.
         for process in self.processes():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         if self._owns_network:
             self.network.__exit__(None, None, None)
         return survivors
@@ -259,15 +261,16 @@ class GridWay:
 
     def _start(self) -> None:
         log = self.location / "var/gwd.log"
-        self._gwd = subprocess.Popen(
-            [*self.network.prefix, str(gwd_home() / "bin/gwd"), "-f"],
-            env=self.environment,
-            cwd=self.location,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.location / "var/gwd.stderr").open("wb"),
-            start_new_session=True,
-        )
+        with (self.location / "var/gwd.stderr").open("wb") as errors:
+            self._gwd = subprocess.Popen(
+                [*self.network.prefix, str(gwd_home() / "bin/gwd"), "-f"],
+                env=self.environment,
+                cwd=self.location,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
         gwd = self._gwd
 
         def is_up() -> bool:
@@ -293,15 +296,27 @@ class GridWay:
             **self._extra,
         }
 
-    def drivers(self, executable: str = "") -> list[psutil.Process]:
-        """The processes that gwd started, or those of one executable."""
+    def drivers(self) -> list[psutil.Process]:
+        """The drivers that run."""
         assert self._gwd is not None
         children = psutil.Process(self._gwd.pid).children()
-        return [
-            child
-            for child in children
-            if any(word.endswith(executable) for word in _command(child))
-        ]
+        return [child for child in children if "gw_sched" not in _command(child)]
+
+    def driver(self, name: str) -> psutil.Process:
+        """The process of one of our drivers, by its name in gwd.conf."""
+        for process in self.drivers():
+            if f"/var/{name}.log" in " ".join(_command(process)):
+                return process
+        raise GridWayError(f"the driver {name} does not run")
+
+    def kill_driver(self, name: str, is_awaited: bool = True) -> None:
+        """Kill a driver as it stands, and wait until gwd has started it anew."""
+        reloaded = f"MAD ({name}) successfully reloaded"
+        before = self.log().count(reloaded)
+        self.driver(name).kill()
+        if is_awaited:
+            what = f"another driver {name}"
+            wait_for(lambda: self.log().count(reloaded) > before, 10, what, self._last_words)
 
     def processes(self, job_id: int | None = None) -> list[psutil.Process]:
         """Every process that has our private home (gwd, drivers, jobs), or those of a job."""
@@ -331,8 +346,9 @@ class GridWay:
             timeout=timeout,
             check=False,
         )
-        if done.returncode != 0 or "FAILED" in done.stdout + done.stderr:
-            said = (done.stdout + done.stderr).strip()
+        # DRM4G's gwkill ends with 255 also where it did what it should, and then says nothing.
+        said = (done.stdout + done.stderr).strip()
+        if "FAILED" in said or (done.returncode != 0 and words[0] != "gwkill"):
             raise GridWayError(f"{' '.join(words)}: exit code {done.returncode}: {said}")
         return done.stdout
 
