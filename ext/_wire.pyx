@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """The MAD line protocol over bytes: requests in, answers and host attributes out.
 
     request   OPERATION ID FIELD ... NEWLINE       fields separated by blanks or tabs
@@ -522,6 +522,12 @@ cdef enum:
     QUEUE_KEY = 128         # QUEUE_NAME: no blank, no colon
     HOST_KEY = 256          # HOSTNAME
 
+cdef extern from "Python.h":
+    void Py_XDECREF(PyObject* o)
+    void PyErr_Clear()
+    const char* _AsUTF8 "PyUnicode_AsUTF8AndSize" (PyObject* text, Py_ssize_t* size) noexcept
+
+
 cdef struct Name:
     PyObject* key           # a reference of its own, so the address stays this name's
     const char* text
@@ -530,7 +536,8 @@ cdef struct Name:
 
 cdef enum:
     NAMES = 512
-cdef Name names[NAMES]      # direct-mapped on the address of the (interned) name
+    PROBES = 4              # slots looked at: two names of one slot must not chase each other
+cdef Name names[NAMES]      # found by the address of the (interned) name
 memset(names, 0, sizeof(names))
 
 
@@ -557,29 +564,40 @@ cdef int _kind(str name) except -1:
     return kind
 
 
-cdef Name* _name(PyObject* key) except NULL:
-    cdef Name* entry = &names[(<size_t>key >> 4) % NAMES]
-    cdef Py_ssize_t length = 0
-    if entry.key != key:
-        if not PyUnicode_Check(<object>key):
-            raise TypeError(f"the name of an attribute is a str, not {type(<object>key).__name__}")
-        kind = _kind(<str>key)
-        text = b"" if kind == BAD_NAME else None
-        if text is None:
-            entry.text = PyUnicode_AsUTF8AndSize(<object>key, &length)
-        old = entry.key
-        Py_INCREF(<object>key)
-        entry.key = key
-        entry.length = length
-        entry.kind = kind
-        _forget(old)
+cdef inline Name* _name(PyObject* key) except NULL:
+    cdef size_t slot = <size_t>key >> 4
+    cdef Name* entry
+    cdef int probe
+    for probe in range(PROBES):
+        entry = &names[(slot + probe) % NAMES]
+        if entry.key == key:
+            return entry
+        if entry.key == NULL:
+            break
+    else:
+        entry = &names[slot % NAMES]
+    _learn(entry, key)
     return entry
 
 
-cdef extern from "Python.h":
-    void Py_XDECREF(PyObject* o)
-    void PyErr_Clear()
-    const char* _AsUTF8 "PyUnicode_AsUTF8AndSize" (PyObject* text, Py_ssize_t* size) noexcept
+cdef int _learn(Name* entry, PyObject* key) except -1:
+    """Keep what is known of a name in `entry`, in place of what was there."""
+    cdef Py_ssize_t length = 0
+    cdef const char* text = NULL
+    cdef int kind
+    cdef PyObject* before = entry.key
+    if not PyUnicode_Check(<object>key):
+        raise TypeError(f"the name of an attribute is a str, not {type(<object>key).__name__}")
+    kind = _kind(<str>key)
+    if kind != BAD_NAME:
+        text = PyUnicode_AsUTF8AndSize(<object>key, &length)
+    Py_INCREF(<object>key)
+    entry.key = key
+    entry.text = text
+    entry.length = length
+    entry.kind = kind
+    Py_XDECREF(before)
+    return 0
 
 
 cdef inline const char* _utf8(PyObject* text, Py_ssize_t* length) noexcept:
@@ -588,10 +606,6 @@ cdef inline const char* _utf8(PyObject* text, Py_ssize_t* length) noexcept:
     if utf8 == NULL:
         PyErr_Clear()
     return utf8
-
-
-cdef inline void _forget(PyObject* old):
-    Py_XDECREF(old)
 
 
 cdef struct Writer:
@@ -629,15 +643,15 @@ cdef inline bint _clean(const char* text, Py_ssize_t length) noexcept nogil:
 
 
 cdef char* _number(char* out, long long value) noexcept nogil:
-    cdef char digits[24]
+    # The value is held to 32 bits; dividing those is three times as fast as 64.
+    cdef char digits[12]
     cdef int count = 0
-    cdef unsigned long long rest
+    cdef uint32_t rest
     if value < 0:
         out[0] = c'-'
         out += 1
-        rest = <unsigned long long>(-value)
-    else:
-        rest = <unsigned long long>value
+        value = -value
+    rest = <uint32_t>value
     while True:
         digits[count] = <char>(c'0' + rest % 10)
         count += 1
