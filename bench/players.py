@@ -19,13 +19,19 @@ NAIVE = [sys.executable, str(Path(__file__).parent / "baselines" / "naive_daemon
 class Player:
     """A driver's process; requests go in and answers are counted by their newlines."""
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: dict[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self._process = subprocess.Popen(
             command,
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            cwd=folder,
             # GridWay runs its drivers at niceness 19; a contest is held at equal terms.
             env={**os.environ, "PRIORITY": "0", **(environment or {})},
         )

@@ -21,7 +21,9 @@ def test_submit(contest: Contest, tmp_path: Path) -> None:
     ours_command = [str(BIN / "gw_em_mad_fork"), "--state", str(tmp_path / "state")]
     with (
         Player(ours_command, {"HOME": str(ours_home)}) as ours,
-        Player(drm4g.driver("gw_em_mad_drm4g.py"), drm4g.environment(theirs_home)) as theirs,
+        Player(
+            drm4g.driver("gw_em_mad_drm4g.py"), drm4g.environment(theirs_home), tmp_path
+        ) as theirs,
     ):
         ours.initialise()
         theirs.initialise()

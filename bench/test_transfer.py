@@ -35,7 +35,9 @@ def test_small_copies_one_at_a_time(contest: Contest, tmp_path: Path) -> None:
     ours_home.mkdir()
     with (
         Player([str(BIN / "gw_tm_mad_local")], {"HOME": str(ours_home)}) as ours,
-        Player(drm4g.driver("gw_tm_mad_drm4g.py"), drm4g.environment(theirs_home)) as theirs,
+        Player(
+            drm4g.driver("gw_tm_mad_drm4g.py"), drm4g.environment(theirs_home), tmp_path
+        ) as theirs,
     ):
         start(ours, "localhost")
         start(theirs, drm4g.HOST)

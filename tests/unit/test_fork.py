@@ -26,7 +26,7 @@ from gridmad.execution.description.model import JobDescription
 from gridmad.execution.driver import Contact
 from gridmad.execution.fork import DRIVER, ForkDriver, Name
 from gridmad.execution.journal import FILE_NAME
-from gridmad.execution.model import ACTIVE, SUSPENDED, JobState, Phase, Submission
+from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Phase, Submission
 
 WAIT = 30.0
 
@@ -426,6 +426,20 @@ def test_a_full_disk_does_not_hide_an_exit_code(home: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_job_is_pending_until_active_was_told(home: Path) -> None:
+    """A POLL right behind its SUBMIT must not tell what a CALLBACK is about to tell."""
+
+    async def run() -> None:
+        async with session() as one:
+            contact = await one.start("/bin/sleep", "0.2")
+            assert await one.poll(contact) == PENDING
+            await asyncio.sleep(0)
+            assert await one.poll(contact) == ACTIVE
+            assert await one.end(contact) == JobState.done(0)
+
+    asyncio.run(run())
+
+
 def test_suspended(home: Path) -> None:
     async def run() -> None:
         async with session() as one:
@@ -434,6 +448,7 @@ def test_suspended(home: Path) -> None:
             children = Path(f"/proc/{shepherd}/task/{shepherd}/children")
             await until(children.read_text)
             job = int(children.read_text())
+            await asyncio.sleep(0)
             assert await one.poll(contact) == ACTIVE
             os.kill(job, signal.SIGSTOP)
             await until(lambda: ") T " in Path(f"/proc/{job}/stat").read_text())

@@ -43,7 +43,7 @@ from gridmad.errors import DriverError, TransientError, UnknownJobError
 from gridmad.execution.driver import Contact, ExecutionDriver
 from gridmad.execution.ending import Ending, sweep
 from gridmad.execution.journal import Journal, Started
-from gridmad.execution.model import ACTIVE, SUSPENDED, JobState, Phase, Submission
+from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Phase, Submission
 from gridmad.execution.processes import (
     ProcessIdentity,
     boot_id,
@@ -106,6 +106,8 @@ class Job:
     process: Popen[bytes] | None
     """None for a job that an earlier driver started."""
     is_cancelled: bool = False
+    is_active: bool = True
+    """False until ACTIVE was told, which comes after the answer to SUBMIT."""
 
 
 @dataclass(slots=True, eq=False)
@@ -300,12 +302,13 @@ class ForkDriver(ExecutionDriver):
         except OSError as error:
             _kill_session(process)
             return DriverError(f"the job cannot be followed: {describe(error)}")
-        return Job(name, str(name), pidfd, process)
+        return Job(name, str(name), pidfd, process, is_active=False)
 
     # ------------------------------------------------------------ following jobs
 
     def _tell_active(self, job: Job) -> None:
         if not self._is_stopping:
+            job.is_active = True
             self.report(job.contact, ACTIVE)
             self._follow(job)
 
@@ -552,6 +555,8 @@ def _respect_signals() -> None:
 
 def _present_state(job: Job) -> JobState:
     """A running job, which may have been stopped by someone."""
+    if not job.is_active:
+        return PENDING
     child = first_child(job.name.shepherd.pid)
     found = status(child) if child is not None else None
     return SUSPENDED if found is not None and found.state in ("T", "t") else ACTIVE

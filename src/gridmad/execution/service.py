@@ -15,7 +15,7 @@ from pathlib import Path
 from gridmad import wire
 from gridmad.driver import Batch, describe
 from gridmad.errors import DescriptionError, DriverError, TransientError, UnknownJobError
-from gridmad.execution.description import parse_description
+from gridmad.execution.description import MAX_BYTES, parse_description
 from gridmad.execution.driver import Contact, ExecutionDriver
 from gridmad.execution.model import PENDING, JobState, Phase, Submission
 from gridmad.service import Service, message, settle, then
@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 
 MAX_CONTACT = 999
 """Bytes of a contact that gwd keeps."""
-MAX_DESCRIPTION = 1 << 20
-"""Bytes of a description that are read; gwd writes at most 16 KiB."""
 
 
 @dataclass(slots=True)
@@ -281,13 +279,11 @@ def _read_submission(request: Request) -> Submission:
     path = Path(request[3])
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_DESCRIPTION + 1)
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise DescriptionError(f"cannot read the job description {describe(error)}") from None
     except ValueError as error:
         raise DescriptionError(f"cannot read the job description {path}: {error}") from None
-    if len(data) > MAX_DESCRIPTION:
-        raise DescriptionError(f"{path}: longer than {MAX_DESCRIPTION} bytes")
     try:
         description = parse_description(data)
     except DescriptionError as error:

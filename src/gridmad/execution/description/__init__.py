@@ -2,9 +2,9 @@
 
 from gridmad.execution.description import rsl, rsl2
 from gridmad.execution.description.model import JobDescription
-from gridmad.execution.description.source import Source
+from gridmad.execution.description.source import MAX_BYTES, Source
 
-__all__ = ["JobDescription", "parse_description"]
+__all__ = ["MAX_BYTES", "JobDescription", "parse_description"]
 
 
 def parse_description(data: bytes) -> JobDescription:
