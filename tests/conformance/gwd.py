@@ -5,6 +5,7 @@ scans them, and each is held against the requests that are open.  Rules by their
 GridWay 5.14, src/im, src/em and src/tm (`gw_*_mad.c` start a driver, `gw_*_listener.c` read it).
 """
 
+import contextlib
 import os
 import re
 import resource
@@ -39,6 +40,8 @@ END_TIME: Final = 1.0
 END_GRACE: Final = 0.25
 """What a busy machine may add to it before a test fails."""
 PATIENCE: Final = 20.0
+LINGER: Final = 0.05
+"""Seconds for lines that nobody asked for, before the pipes are closed."""
 STATES: Final = re.compile(r"PENDING|ACTIVE|SUSPENDED|FAILED|DONE(:[0-9]+)?")
 MARK: Final = "GRIDMAD_CONFORMANCE"
 
@@ -150,9 +153,18 @@ class Player:
             self.process.wait(END_TIME + 2)
         except subprocess.TimeoutExpired:
             self.breach(5, "the driver does not end")
+        else:
+            self._read_to_the_end()
         self.kill()
         if error is None:
             assert not self.breaches, "\n".join(self.breaches[:20])
+
+    def _read_to_the_end(self) -> None:
+        self.go_on_reading()
+        assert self.process.stdout is not None
+        is_open = not self.process.stdout.closed
+        if is_open and not self.wait(lambda: self._has_end_of_file, None, 2.0):
+            self.breach(6, "another process holds the driver's stdout: its death goes unnoticed")
 
     def kill(self) -> None:
         """The end of all that was started here."""
@@ -176,10 +188,12 @@ class Player:
             self.breach(4, "INIT was not answered within five seconds")
         return scan(self.answers[0], WIDTHS[self.family])[-1]
 
-    def finalise(self) -> float:
+    def finalise(self, linger: float = LINGER) -> float:
         """FINALIZE as gwd does it: both pipes are closed at once.  Seconds until the end."""
         words = "- - - - -" if self.family == "transfer" else "- - -"
-        self.write(f"FINALIZE {words}\n".encode())
+        time.sleep(linger)
+        with contextlib.suppress(BrokenPipeError):
+            self.write(f"FINALIZE {words}\n".encode())
         self.close_stdin()
         self.close_stdout()
         return self.wait_for_end()
@@ -333,15 +347,15 @@ class Player:
             self.breach(8, f"control character in {shown!r}")
         if len(raw) + 1 > MAX_LINE:
             self.breach(9, f"a line of {len(raw) + 1} bytes: {shown!r}")
+        if not self.is_initialised:
+            self._take_init(line)
+            return
         widths = WIDTHS[self.family]
         fields = scan(line, widths)
         if len(fields) != len(widths) + 1:
             self.breach(8, f"fields are missing in {shown!r}")
             return
         operation, result = fields[0], fields[len(widths) - 1]
-        if not self.is_initialised:
-            self._take_init(line, operation)
-            return
         if operation == "TIMER" and fields[1] == "-":
             return
         if result not in ("SUCCESS", "FAILURE"):
@@ -362,7 +376,7 @@ class Player:
         else:
             self.breach(12, f"nobody asked for {shown!r}")
 
-    def _take_init(self, line: str, operation: str) -> None:
+    def _take_init(self, line: str) -> None:
         self.is_initialised = True
         good = r"INIT - - SUCCESS \S+" if self.family == "transfer" else "INIT - SUCCESS -"
         if not re.fullmatch(good, line):

@@ -111,8 +111,8 @@ def test_a_reader_that_is_gone_ends_the_driver(site: Site) -> None:
 def test_finalize_comes_while_all_is_under_way(site: Site) -> None:
     with site.play() as gwd:
         gwd.initialise()
-        gwd.write("".join(f"{line}\n" for line in storm(site, gwd, 500)).encode())
-        gwd.finalise()
+        gwd.ask(*storm(site, gwd, 500))
+        gwd.finalise(linger=0)
         assert gwd.leftovers() == []
 
 
@@ -430,8 +430,7 @@ def test_pipes_that_close_while_jobs_are_submitted(site: Site) -> None:
         gwd.initialise()
         gwd.ask(*[f"SUBMIT {job} localhost {description}" for job in range(40)])
         time.sleep(0.03)
-        gwd.finalise()
-        gwd.open.clear()
+        gwd.finalise(linger=0)
 
 
 # ---------------------------------------------------------------- transfer
@@ -548,8 +547,7 @@ def test_copies_under_way_when_the_pipes_close_leave_nothing_half(site: Site) ->
         gwd.ask(*phase(site, 3, copies))
         gwd.wait(lambda: ("MKDIR", 3, -1) not in gwd.open, "MKDIR is not answered")
         time.sleep(0.02)
-        gwd.finalise()
-        gwd.open.clear()
+        gwd.finalise(linger=0)
         for path in folder.glob("f*"):
             assert path.stat().st_size == size, "rule 30: half a file under its final name"
 
