@@ -96,11 +96,13 @@ class Logs:
 
     def __init__(self, options: argparse.Namespace, stderr: TextIO) -> None:
         stream = stderr
+        self._file: TextIO | None = None
         if options.log_file:
             descriptor = os.open(
                 options.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
             )
             stream = os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+            self._file = stream
         self._handler = logging.StreamHandler(stream)
         self._handler.setFormatter(
             JsonFormatter() if options.log_format == "json" else TextFormatter(stream.isatty())
@@ -124,3 +126,5 @@ class Logs:
         except queue.Full:
             return
         self._thread.join(LAST_RECORDS)
+        if self._file is not None and not self._thread.is_alive():
+            self._file.close()
