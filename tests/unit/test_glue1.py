@@ -72,9 +72,9 @@ def test_a_queue_has_nothing_of_the_queue_before() -> None:
 
 
 def test_the_subcluster_is_found_by_keys_whatever_its_name() -> None:
-    small = glue.sub_cluster("small", CLUSTER, GlueSubClusterLogicalCPUs=2)
+    small = glue.sub_cluster("a", CLUSTER, GlueSubClusterLogicalCPUs=2)
     large = glue.sub_cluster(
-        "large",
+        "b",
         CLUSTER.upper(),
         GlueSubClusterLogicalCPUs=64,
         GlueHostArchitecturePlatformType="x86_64",

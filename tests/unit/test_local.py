@@ -108,18 +108,38 @@ def test_figures_are_kept_for_a_second_and_measured_once_for_all() -> None:
     asyncio.run(ask())
 
 
-def test_an_old_sample_is_not_taken_for_the_load_of_now() -> None:
+def test_the_load_is_measured_over_a_short_while_of_now() -> None:
     async def ask() -> None:
         machine = driver()
         await machine.start()
+        samples = [machine._sample]
+        take = machine._load
+
+        def load() -> local._Load:
+            samples.append(take())
+            return samples[-1]
+
+        machine._load = load  # type: ignore[method-assign]
         await monitor(machine)
-        # As if all CPUs had been busy for an hour before.
-        when, free, total = machine._sample
-        machine._sample = local._Load(when - 3600, free, total - 3600)
+        assert len(samples) == 2
+        assert samples[1].when - samples[0].when >= 0.95 * local.WINDOW
+
+        # A sample of an hour ago does not tell the load of now: there is a new one first.
+        when, free, total = samples[1]
+        machine._sample = local._Load(when - 3600, free, total)
         machine._measured_at -= 3600
+        await monitor(machine)
+        assert len(samples) == 4
+        assert samples[3].when - samples[2].when >= 0.95 * local.WINDOW
+
+        # One of some seconds ago does, and nobody waits.
+        when, free, total = samples[3]
+        cpus = len(machine._cpus)
+        machine._sample = local._Load(when - 5, free - 3 * cpus, total - 4 * cpus)
+        machine._measured_at -= 5
         attributes = await monitor(machine)
-        assert int(attributes.host["CPU_FREE"]) > 0
-        assert machine._sample.when - when < 60
+        assert len(samples) == 5
+        assert int(attributes.host["CPU_FREE"]) == pytest.approx(75 * cpus, abs=10 * cpus)
 
     asyncio.run(ask())
 

@@ -133,6 +133,22 @@ def test_the_first_failure_is_told_to_those_who_wait_and_tried_again(
     run(test)
 
 
+def test_a_source_that_fails_for_long_is_tried_at_a_steady_pace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(snapshot, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(snapshot, "LONGEST_RETRY", 0.04)
+
+    async def test(snapshots: Snapshots[int], source: Source) -> None:
+        source.problem = TransientError("out of reach")
+        with pytest.raises(TransientError):
+            await value(snapshots)
+        async with asyncio.timeout(5):
+            await until(lambda: source.count > 12)  # pauses that only grew would take 20 s
+
+    run(test)
+
+
 def test_who_asks_after_a_failure_does_not_wait_for_the_next_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -169,6 +169,18 @@ def test_what_is_wrong_is_said_once_and_the_rest_holds(
     )
 
 
+def test_files_just_written_are_read_again_but_complained_of_once(
+    location: Path, hosts: Look, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("host.list", "a.attr"):
+        path = location / "etc" / name
+        path.write_text(path.read_text() + "\nbad etc/none.attr")
+    for _ in range(3):
+        hosts()
+    assert caplog.text.count("none.attr: No such file") == 1
+    assert caplog.text.count("a.attr:2: 'bad' is no assignment") == 1
+
+
 def test_what_was_read_holds_while_files_are_gone(
     location: Path, hosts: Look, caplog: pytest.LogCaptureFixture
 ) -> None:
