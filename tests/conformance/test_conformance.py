@@ -143,12 +143,14 @@ def test_a_wrong_argument_ends_it_before_it_says_anything(site: Site) -> None:
 def test_gwrc_files_count_though_gw_location_is_missing(site: Site) -> None:
     site.write("etc/gwrc", 'export PRIORITY=3\nGRIDMAD_TEST_A="a b"\nGRIDMAD_TEST_B=1\n')
     site.write("etc/gridway/gwrc", "PRIORITY=7\n")
-    site.home.joinpath(".gwrc").write_text("GRIDMAD_TEST_B=$(touch /tmp/never)\n# a comment\n")
+    never = site.folder / "never"
+    site.home.joinpath(".gwrc").write_text(f"GRIDMAD_TEST_B=$(touch {never})\n# a comment\n")
     environment = {k: v for k, v in site.environment.items() if k != "GW_LOCATION"}
     with site.play(environment=environment) as gwd:
         gwd.initialise()
         gwd.ask_and_wait(*good(site))
         assert os.getpriority(os.PRIO_PROCESS, gwd.process.pid) == 7
+    assert not never.exists()
 
 
 def test_more_jobs_than_gwd_can_count_are_no_reason_to_fail(site: Site) -> None:

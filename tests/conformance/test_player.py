@@ -128,12 +128,24 @@ def test_a_breach_is_noticed(
     assert any(breach.startswith(f"rule {expected}: ") for breach in breaches), breaches
 
 
-def test_a_driver_that_does_not_end_and_what_it_leaves(tmp_path: Path) -> None:
-    body = (
-        'say("INIT - SUCCESS -\\n"); import subprocess, time; p = subprocess.Popen(["sleep", "60"])'
-    )
-    breaches = play(tmp_path, "information", f"{body}; time.sleep(60)")
+def test_a_driver_that_does_not_end_is_noticed(tmp_path: Path) -> None:
+    body = 'say("INIT - SUCCESS -\\n")\nimport time\ntime.sleep(60)'
+    breaches = play(tmp_path, "information", body)
     assert "rule 5: the driver does not end" in breaches
+
+
+def test_a_helper_that_is_left_and_holds_stdout_open_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "driver"
+    path.write_text("#!/bin/sh\nread line; echo INIT - SUCCESS -; sleep 60 & read line\n")
+    path.chmod(0o755)
+    gwd = Player(str(path), "information", [""], tmp_path, {})
+    gwd.initialise()
+    gwd.close_stdin()
+    gwd.process.wait(5)
+    assert len(gwd.leftovers()) == 1
+    with pytest.raises(AssertionError, match="rule 6"):
+        gwd.__exit__(None, None, None)
+    assert gwd.leftovers() == []
 
 
 @pytest.mark.parametrize(

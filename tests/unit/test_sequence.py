@@ -1,6 +1,7 @@
 """The order among requests of one job, held against a plain list of what came."""
 
 from collections import defaultdict
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +60,7 @@ STEPS = st.lists(
 @given(steps=STEPS, choices=st.randoms(use_true_random=False))
 def test_every_request_runs_once_and_in_order(
     steps: list[tuple[str, int]],
-    choices: "st.random.Random",  # type: ignore[name-defined]
+    choices: Random,
 ) -> None:
     sequence = Sequence(PARALLEL)
     lines = {"START": "START {}", "CP": "CP {} 0 - a b", "MKDIR": "MKDIR {} - - u", "END": "END {}"}
