@@ -126,9 +126,7 @@ class BdiiInformation(InformationDriver):
     async def start(self) -> None:
         """Import the LDAP library; nothing is asked of the BDII before somebody asks here."""
         self._directory = await asyncio.to_thread(self._open)
-        self._snapshots = Snapshots(
-            self._fetch, self.options.refresh, getattr(self.options, "staleness", 1800.0)
-        )
+        self._snapshots = Snapshots(self._fetch, self.options.refresh, self.options.staleness)
 
     async def stop(self) -> None:
         """Stop refreshing."""

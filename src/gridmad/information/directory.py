@@ -111,7 +111,7 @@ class _Strategy(SyncStrategy):
     values by name in lower case, and nothing else.
 
     ldap3's own time-out starts again with every byte, and it makes several dictionaries that
-    compare without case of each entry; with this the same searches take a third of the time.
+    compare without case of each entry; with this the same searches take two fifths of the time.
     """
 
     def __init__(self, connection: ldap3.Connection, patience: float) -> None:
