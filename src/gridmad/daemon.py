@@ -43,6 +43,9 @@ LAST_WORDS = 0.5
 """Seconds that what is under way has to end by itself after FINALIZE or end of file."""
 STOP_TIME = 0.2
 """Seconds that the driver has to stop, and then the reader to take the last answers."""
+EX_IOERR = 74
+"""Exit code of a daemon that cannot write to stdout for another reason than a vanished reader
+(sysexits.h)."""
 EX_SOFTWARE = 70
 """Exit code of a daemon whose driver blocked it for good (sysexits.h)."""
 
@@ -332,8 +335,12 @@ class Daemon:
 
     # ------------------------------------------------------------ end
 
-    def _reader_lost(self) -> None:
-        self._stop(0)
+    def _reader_lost(self, error: OSError) -> None:
+        if isinstance(error, BrokenPipeError | ConnectionError):
+            self._stop(0)
+        else:
+            log.error("stdout: %s", error.strerror)
+            self._stop(EX_IOERR)
 
     def _stop(self, exit_code: int) -> None:
         if self._stopping is None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import os
 import stat
@@ -22,11 +21,12 @@ class Output:
     """Writes lines without ever blocking the loop, and keeps what does not fit yet.
 
     `backlog` is the number of bytes kept.  When it falls to nothing `drained` is called;
-    when the other side is gone, `lost` is, once, and later lines are dropped.
+    when the other side is gone or cannot be written to, `lost` is, once, with the reason, and
+    later lines are dropped.
     """
 
     def __init__(
-        self, descriptor: int, drained: Callable[[], None], lost: Callable[[], None]
+        self, descriptor: int, drained: Callable[[], None], lost: Callable[[OSError], None]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._descriptor = _unblock(descriptor)
@@ -85,9 +85,7 @@ class Output:
         self.is_lost = True
         self._lines.clear()
         self._rest = memoryview(b"")
-        if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.EBADF):
-            raise error
-        self._lost()
+        self._lost(error)
 
 
 def _unblock(descriptor: int) -> int:

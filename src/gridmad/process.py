@@ -38,9 +38,18 @@ def arguments(words: Sequence[str]) -> list[str]:
 
 
 def clear_inheritance() -> None:
-    """Undo what gwd leaves to its children: all signals blocked, a client's open socket."""
+    """Undo what gwd leaves to its children: all signals blocked, a client's open socket.
+
+    A standard descriptor that is closed becomes /dev/null, or the next file would take its
+    number.
+    """
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
     os.closerange(3, soft if soft != resource.RLIM_INFINITY else 1 << 20)
 
 

@@ -309,9 +309,9 @@ def test_a_job_starts_clean(home: Path) -> None:
     limit = asyncio.run(run())
     text = (home / "out").read_text()
     for name in ("SigBlk", "SigIgn", "SigCgt"):
-        found = re.search(rf"^{name}:\t([0-9a-f]+)$", text, re.MULTILINE)
-        assert found is not None
-        assert int(found[1], 16) & ~LIBRARY_SIGNALS == 0, (name, found[1])
+        mask = re.search(rf"^{name}:\t([0-9a-f]+)$", text, re.MULTILINE)
+        assert mask is not None
+        assert int(mask[1], 16) & ~LIBRARY_SIGNALS == 0, (name, mask[1])
     *_, found, first, second, third, folder = text.split()
     assert int(found) == limit
     # The fourth is the folder that ls reads.

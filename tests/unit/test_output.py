@@ -1,6 +1,7 @@
 """The only writer of stdout, over real pipes, sockets and files."""
 
 import asyncio
+import errno
 import fcntl
 import os
 import socket
@@ -30,7 +31,7 @@ class Events:
     def note_drained(self) -> None:
         self.drained += 1
 
-    def note_lost(self) -> None:
+    def note_lost(self, _error: OSError) -> None:
         self.lost += 1
 
 
@@ -144,3 +145,16 @@ async def test_the_last_words_wait_for_the_reader() -> None:
     assert await reading == text + b"last\n"
     os.close(read)
     os.close(write)
+
+
+@play
+async def test_a_full_disk_is_told_once() -> None:
+    with open("/dev/full", "wb", buffering=0) as full:
+        reasons: list[OSError] = []
+        output = Output(full.fileno(), lambda: None, reasons.append)
+        for _ in range(2):
+            output.write(b"line\n")
+            output.flush()
+        assert [reason.errno for reason in reasons] == [errno.ENOSPC]
+        assert output.is_lost
+        assert output.backlog == 0

@@ -39,6 +39,8 @@ def launcher(family: str, module: str) -> Callable[[], NoReturn]:
 
     def main() -> NoReturn:
         process.clear_inheritance()
+        if sys.stderr is None:  # it was closed, and is /dev/null now
+            sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         name = Path(sys.argv[0]).name
         try:
             code = _run(name, family, module)
@@ -86,7 +88,7 @@ def _parser(
         description=f"{driver_class.summary} A middleware access driver: GridWay's gwd starts "
         "it and speaks with it on stdin and stdout; at a prompt, type INIT - - - to begin.",
         epilog="Exit codes: 0 after FINALIZE or end of file, 2 for a wrong command line, 70 when "
-        "the back end hung for good, 128+n for signal n.",
+        "the back end hung for good, 74 when stdout cannot be written, 128+n for signal n.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{name} (gridmad) {__version__}")
