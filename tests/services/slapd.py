@@ -14,6 +14,8 @@ from typing import Self
 
 import pytest
 
+from tests.services.required import skip_without
+
 SCHEMA = Path("/etc/ldap/schema")
 SCHEMA_FILES = (
     "core",
@@ -147,7 +149,7 @@ def slapd(tmp_path: Path) -> Iterator[SlapdMaker]:
     """`slapd(ldif, limits=...)` starts a server that ends with the test."""
     problem = missing()
     if problem:
-        pytest.skip(problem)
+        skip_without("slapd", problem)
     servers: list[Slapd] = []
 
     def make(ldif: bytes, limits: str = "sizelimit unlimited") -> Slapd:
