@@ -317,6 +317,24 @@ def test_a_poll_that_raises_or_hangs_answers_the_last_known_state(rsl: Path) -> 
     play(Broken(deadline=0.2), rsl, scene)
 
 
+def test_a_job_that_gwd_did_not_recover_is_remembered(rsl: Path) -> None:
+    """As one that was being cancelled when the driver died."""
+
+    class Remembers(Jobs):
+        def remembered(self, job_id: str) -> Contact | None:
+            return {"9": "job-9"}.get(job_id)
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        assert await session.ask("POLL 9 - -\n") == ["POLL 9 SUCCESS ACTIVE"]
+        assert await session.ask("CANCEL 9 - -\n") == ["CANCEL 9 SUCCESS -"]
+        assert driver.cancelled == ["job-9"]
+        driver.report("job-9", JobState.done(143))
+        assert await session.lines(1) == ["CALLBACK 9 SUCCESS DONE:143"]
+        assert await session.ask("POLL 8 - -\n") == ["POLL 8 FAILURE no job 8 is known here"]
+
+    play(Remembers(), rsl, scene)
+
+
 def test_a_poll_of_a_job_that_is_lost_fails(rsl: Path) -> None:
     async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
         await submit(session, rsl)

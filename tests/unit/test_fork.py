@@ -619,6 +619,8 @@ def test_a_job_outlives_its_driver(home: Path) -> None:
 
     async def run() -> None:
         async with session() as one:
+            assert one.driver.remembered("0") == contact
+            assert one.driver.remembered("1") is None
             assert await one.recover(contact) == ACTIVE
             assert await one.recover(contact) == ACTIVE
             assert await one.poll(contact) == ACTIVE

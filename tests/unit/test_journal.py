@@ -98,6 +98,17 @@ def test_what_a_dead_driver_left_is_claimed_once(folder: Path) -> None:
     journal.close()
 
 
+def test_jobs_of_another_master_are_left_alone(folder: Path) -> None:
+    """Their ids mean other jobs."""
+    as_another_driver(folder, "journal.intend([('a', '1')])")
+    other = Journal(folder, "/another/gw")
+    assert other.claim() == []
+    other.close()
+    journal = Journal(folder)
+    assert [job.tag for job in journal.claim()] == ["a"]
+    journal.close()
+
+
 def test_jobs_of_a_driver_that_lives_are_left_alone(folder: Path) -> None:
     journal = Journal(folder)
     journal.intend([("a", "1")])

@@ -160,6 +160,7 @@ class ForkDriver(ExecutionDriver):
         self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._journal: Journal | None = None
         self._jobs: dict[Contact, Job] = {}
+        self._inherited: dict[str, Contact] = {}
         self._ended: list[Job] = []
         self._ends: dict[str, End] = {}
         self._wake = asyncio.Event()
@@ -184,7 +185,7 @@ class ForkDriver(ExecutionDriver):
 
     def _open(self) -> None:
         self._close()
-        self._journal = Journal(self._folder)
+        self._journal = Journal(self._folder, os.environ.get("GW_LOCATION", ""))
         self._shepherds = Shepherds(self._folder / "jobs", self._descriptors)
         self._journal.expire(self._keep)
         self._shepherds.expire(time.time() - self._keep)
@@ -207,6 +208,7 @@ class ForkDriver(ExecutionDriver):
             except DriverError as error:
                 ended.append((row.tag, JobState.failed(str(error))))
                 continue
+            self._inherited[row.job_id] = row.contact
             if not name.shepherd.is_alive:
                 state = self._final_state(name, None, row.is_cancelled)
                 ended.append((row.tag, state))
@@ -439,6 +441,10 @@ class ForkDriver(ExecutionDriver):
             return TransientError(f"job {contact}: {describe(error)}")
         self._write_ends([(name.tag, state)])
         return state
+
+    def remembered(self, job_id: str) -> Contact | None:
+        """The contact of a job that an earlier driver of the same gwd left."""
+        return self._inherited.get(job_id)
 
     # ------------------------------------------------------------ CANCEL
 

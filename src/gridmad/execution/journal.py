@@ -6,8 +6,9 @@ the two it leaves an intent without a record; the next driver takes that over (`
 finds by the tag whether the job was started, and ends it: gwd never heard of it and will
 submit it again.
 
-Many drivers of one user may share a journal.  Each row has its owner, the driver's
-process; rows of a driver that is alive, or that ran on another machine, are left alone.
+Many drivers of one user may share a journal.  Each row has its master, the gwd that gave
+the job its id, and its owner, the driver's process; rows of another master, of a driver
+that is alive, or of one that ran on another machine are left alone.
 
 Every call is one transaction, and blocks: it belongs in a thread.  All calls of one
 Journal must come from one thread at a time.
@@ -43,6 +44,7 @@ _SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS jobs (
     tag TEXT PRIMARY KEY,
     job_id TEXT NOT NULL,
+    master TEXT NOT NULL,
     owner TEXT NOT NULL,
     contact TEXT UNIQUE,
     handle TEXT NOT NULL DEFAULT '',
@@ -54,7 +56,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     started REAL,
     ended REAL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS unended ON jobs (owner) WHERE ended IS NULL;
+CREATE INDEX IF NOT EXISTS unended ON jobs (master, owner) WHERE ended IS NULL;
 CREATE INDEX IF NOT EXISTS ended ON jobs (ended) WHERE ended IS NOT NULL;
 PRAGMA user_version = {VERSION};
 """
@@ -80,18 +82,20 @@ class Unended(NamedTuple):
 
 
 class Journal:
-    """The journal in a folder, which is made where it is missing.
+    """The journal in a folder, which is made where it is missing; `master` tells one gwd
+    from another (its GW_LOCATION).
 
     `durable` makes every transaction survive a power failure as well, for jobs that
     outlive this machine.  Raises DriverError, as all methods do, when the disk does not do
     what it should.
     """
 
-    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+    def __init__(self, folder: Path, master: str = "", *, durable: bool = False) -> None:
         import sqlite3
 
         self._sqlite3 = sqlite3
         self._path = folder / FILE_NAME
+        self._master = master
         self._durable = durable
         self._owner = str(ProcessIdentity.of(os.getpid()))
         try:
@@ -151,8 +155,8 @@ class Journal:
         now = time.time()
         with self._transaction() as connection:
             connection.executemany(
-                "INSERT INTO jobs (tag, job_id, owner, intended) VALUES (?, ?, ?, ?)",
-                [(tag, job_id, self._owner, now) for tag, job_id in jobs],
+                "INSERT INTO jobs (tag, job_id, master, owner, intended) VALUES (?, ?, ?, ?, ?)",
+                [(tag, job_id, self._master, self._owner, now) for tag, job_id in jobs],
             )
 
     def record(self, started: Iterable[Started], failed: Iterable[str] = ()) -> None:
@@ -196,30 +200,24 @@ class Journal:
 
     def claim(self) -> list[Unended]:
         """Take over the jobs of drivers that died on this machine, and are not written down
-        as ended.
+        as ended; the oldest first.
         """
         with self._transaction() as connection:
-            owners = [
-                owner
-                for (owner,) in connection.execute(
-                    "SELECT DISTINCT owner FROM jobs WHERE ended IS NULL"
-                )
-                if _is_dead(owner)
-            ]
-            jobs = [
-                Unended(tag, job_id, contact, handle, bool(is_cancelled))
-                for owner in owners
-                for tag, job_id, contact, handle, is_cancelled in connection.execute(
-                    "SELECT tag, job_id, contact, handle, is_cancelled FROM jobs"
-                    " WHERE ended IS NULL AND owner = ?",
-                    (owner,),
-                )
-            ]
+            unended = connection.execute(
+                "SELECT owner, tag, job_id, contact, handle, is_cancelled FROM jobs"
+                " WHERE ended IS NULL AND master = ? ORDER BY intended",
+                (self._master,),
+            ).fetchall()
+            dead = {owner for owner in {row[0] for row in unended} if _is_dead(owner)}
             connection.executemany(
-                "UPDATE jobs SET owner = ? WHERE ended IS NULL AND owner = ?",
-                [(self._owner, owner) for owner in owners],
+                "UPDATE jobs SET owner = ? WHERE ended IS NULL AND master = ? AND owner = ?",
+                [(self._owner, self._master, owner) for owner in dead],
             )
-        return jobs
+        return [
+            Unended(tag, job_id, contact, handle, bool(is_cancelled))
+            for owner, tag, job_id, contact, handle, is_cancelled in unended
+            if owner in dead
+        ]
 
     def expire(self, age: float) -> None:
         """Forget jobs that ended more than `age` seconds ago."""

@@ -173,6 +173,15 @@ class ExecutionService(Service):
         job = self._jobs[job_id] = self._by_contact[contact] = Job(job_id, contact)
         return job
 
+    def _recall(self, job_id: str) -> Job | None:
+        """A job of an earlier life that gwd did not recover, but asks for."""
+        contact = self._execution.remembered(job_id)
+        if contact is None:
+            return None
+        job = self._remember(job_id, contact)
+        job.is_answered = True
+        return job
+
     def _release(self, job: Job, early: list[JobState]) -> None:
         """From here on changes are told, first those that came before the answer."""
         job.is_answered = True
@@ -235,7 +244,7 @@ class ExecutionService(Service):
         followed: list[Request] = []
         jobs: list[Job] = []
         for request in requests:
-            job = self._jobs.get(request.id)
+            job = self._jobs.get(request.id) or self._recall(request.id)
             if job is None:
                 self.answer([request], [wire.failure(str(UnknownJobError(request.id)))])
             elif job.state.is_final:
