@@ -39,10 +39,15 @@ stream a quarter faster than those of 256 KiB; what waits in the pipe is read ne
 MAX_BACKLOG = 1 << 20
 """Bytes of answers that may wait for their reader before requests are left unserved.
 They are read all the same, and are much smaller than their answers."""
-LAST_WORDS = 0.5
+MAX_BATCH = 10_000
+"""Requests served together at most: their answers are made at once."""
+LAST_WORDS = 0.4
 """Seconds that what is under way has to end by itself after FINALIZE or end of file."""
 STOP_TIME = 0.2
-"""Seconds that the driver has to stop, and then the reader to take the last answers."""
+"""Seconds that the driver has to stop."""
+DRAIN_TIME = 0.1
+"""Seconds that the reader has to take the last answers.  With the last log records (0.2 s)
+all of it stays within the second that gwd waits."""
 EX_IOERR = 74
 """Exit code of a daemon that cannot write to stdout for another reason than a vanished reader
 (sysexits.h)."""
@@ -81,7 +86,7 @@ class Daemon:
         self._is_started = False
         self._starting: asyncio.Task[None] | None = None
         self._inits_waiting = 0
-        self._before_start: list[tuple[str, list[Request]]] = []
+        self._before_start: list[Work] = []
 
         self._under_way: set[Work] = set()
         self._busy: set[str] = set()
@@ -141,6 +146,7 @@ class Daemon:
             self._take(data)
 
     def _drained(self) -> None:
+        """The reader has taken all there was: serve what was read meanwhile."""
         while self._unserved and self._output.backlog <= MAX_BACKLOG:
             self._take(self._unserved.popleft())
 
@@ -170,8 +176,7 @@ class Daemon:
             self._must_answer_finalize = True
             self._stop(0)
         elif not self._is_started and self._stopping is None:
-            self._before_start.append((operation, requests))
-            self._start()
+            self._wait_for_start(operation, requests)
         elif self._sequence is None:
             self._serve(operation, requests)
         else:
@@ -200,6 +205,27 @@ class Daemon:
     def _start(self) -> None:
         if not self._is_started and self._starting is None:
             self._starting = self._spawn(self._start_driver())
+            self._watchdog.watch()
+
+    def _wait_for_start(self, operation: str, requests: list[Request]) -> None:
+        work = Work(operation, requests)
+        deadline = self._service.deadline(operation)
+        work.timer = self._loop.call_later(deadline, self._start_overdue, work)
+        self._before_start.append(work)
+        self._start()
+
+    def _start_overdue(self, work: Work) -> None:
+        text = f"the driver did not start within {self._service.deadline(work.operation):g} seconds"
+        log.error("%s: %s", work.operation, text)
+        self._before_start.remove(work)
+        self._fall_back(work.operation, work.requests, TransientError(text))
+
+    def _take_before_start(self) -> list[tuple[str, list[Request]]]:
+        waiting, self._before_start = self._before_start, []
+        for work in waiting:
+            if work.timer is not None:
+                work.timer.cancel()
+        return [(work.operation, work.requests) for work in waiting]
 
     async def _start_driver(self) -> None:
         error: DriverError | None = None
@@ -218,7 +244,7 @@ class Daemon:
         while self._inits_waiting:
             self._inits_waiting -= 1
             self._tell(wire.initialised(self._service.grammar, greeting, str(error)))
-        waiting, self._before_start = self._before_start, []
+        waiting = self._take_before_start()
         if error is None:
             self._admit_all(waiting)
         else:
@@ -272,13 +298,17 @@ class Daemon:
         self._end(work, error)
 
     def _overdue(self, work: Work) -> None:
-        text = f"no answer within {self._service.deadline(work.operation):g} seconds"
+        deadline = self._service.deadline(work.operation)
+        text = f"no answer within {deadline:g} seconds"
         log.error("%s: %s from the driver", work.operation, text)
         self._end(work, TransientError(text))
+        if work.task is not None:
+            # What it still settles is dropped, or undone; but it may not go on for ever.
+            self._loop.call_later(deadline, work.task.cancel)
 
     def _end(self, work: Work, error: Exception | None) -> None:
         """The batch is over: what it left unanswered gets its fallback, and the next one
-        may begin.  The task of an overdue batch goes on; what it settles late is dropped.
+        may begin.
         """
         if work not in self._under_way:
             return
@@ -292,16 +322,16 @@ class Daemon:
             )
         if work.task is not None and work.operation in self._busy:
             self._busy.discard(work.operation)
-            gathered = self._gathering.pop(work.operation, None)
-            if gathered:
-                self._serve(work.operation, gathered)
+            gathered = self._gathering.pop(work.operation, [])
+            for first in range(0, len(gathered), MAX_BATCH):
+                self._serve(work.operation, gathered[first : first + MAX_BATCH])
 
     def _fall_back(self, operation: str, requests: list[Request], error: Exception) -> None:
         for request in requests:
             self._answer([request], [self._service.fallback(operation, request, error)])
 
     def _is_idle(self) -> bool:
-        return not self._under_way
+        return not self._under_way and self._starting is None
 
     # ------------------------------------------------------------ output
 
@@ -332,6 +362,9 @@ class Daemon:
     def _flush(self) -> None:
         self._will_flush = False
         self._output.flush()
+        if self._unserved:
+            # All may have gone out without the reader ever having to be waited for.
+            self._loop.call_soon(self._drained)
 
     # ------------------------------------------------------------ end
 
@@ -360,7 +393,7 @@ class Daemon:
         stopping = TransientError("the driver is stopping")
         for work in list(self._under_way):
             self._end(work, stopping)
-        for operation, requests in self._before_start:
+        for operation, requests in self._take_before_start():
             self._fall_back(operation, requests, stopping)
         while self._sequence:  # noqa: ASYNC110 - a few turns of the loop
             await asyncio.sleep(0)
@@ -369,7 +402,7 @@ class Daemon:
         if self._must_answer_finalize:
             self._tell(wire.finalised(self._service.grammar))
         self._output.flush()
-        end = self._loop.time() + STOP_TIME
+        end = self._loop.time() + DRAIN_TIME
         while self._output.backlog and self._loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         self._finished.set_result(None)
@@ -395,8 +428,8 @@ class Daemon:
     def _answer_all(self, error: DriverError) -> None:
         """Answer every request there is, read or not, without the event loop."""
         left = [(work.operation, work.requests) for work in self._under_way]
+        left += [(work.operation, work.requests) for work in self._before_start]
         left += self._gathering.items()
-        left += self._before_start
         if self._sequence is not None:
             left += [(operation, [request]) for operation, request in self._sequence.unanswered()]
         left += self._unadmitted

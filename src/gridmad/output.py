@@ -89,15 +89,17 @@ class Output:
 
 
 def _unblock(descriptor: int) -> int:
-    """Make writes not block, but never for others who share a terminal or a file with us."""
+    """Make writes not block, but never for others who share a terminal or a pipe with us."""
     mode = os.fstat(descriptor).st_mode
-    if stat.S_ISFIFO(mode):
+    if stat.S_ISFIFO(mode) or os.isatty(descriptor):
         widen(descriptor)
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         try:
             # A description of our own: O_NONBLOCK is then nobody else's.
-            own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            own = os.open(f"/proc/self/fd/{descriptor}", flags)
         except OSError:
-            os.set_blocking(descriptor, False)
+            if stat.S_ISFIFO(mode):
+                os.set_blocking(descriptor, False)
         else:
             os.dup2(own, descriptor, inheritable=False)
             os.close(own)

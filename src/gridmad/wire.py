@@ -106,8 +106,7 @@ _TO_BLANK: Final = dict.fromkeys([*range(32), *range(127, 160), 0x2028, 0x2029],
 
 def clean(text: str, limit: int) -> bytes:
     """Text as one line of at most `limit` bytes of UTF-8, never empty ("-")."""
-    line = " ".join(text.translate(_TO_BLANK).split(" ")).strip()
-    encoded = line.encode("utf-8", "replace")
+    encoded = text.translate(_TO_BLANK).strip().encode("utf-8", "replace")
     if len(encoded) > limit:
         encoded = encoded[:limit].decode("utf-8", "ignore").encode()
     return encoded.strip() or b"-"

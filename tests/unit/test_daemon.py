@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gridmad import daemon, output
+from gridmad import daemon, logs, output
 from gridmad.driver import Batch
 from gridmad.errors import DriverError
 from gridmad.information.driver import InformationDriver
@@ -247,6 +247,27 @@ async def test_an_outcome_after_the_deadline_is_dropped() -> None:
         assert await session.silence() == ""
 
 
+@play
+async def test_what_is_overdue_does_not_go_on_for_ever() -> None:
+    ended = asyncio.Event()
+
+    async def mkdir(urls: Batch[str, None]) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+
+    driver = Folders(deadline=0.1)
+    driver.mkdir_as = mkdir
+    async with serve(driver) as session:
+        await initialise(session)
+        await session.ask("MKDIR 1 - - u -\n")
+        assert not ended.is_set()
+        async with asyncio.timeout(1):
+            await ended.wait()
+        assert await session.silence() == ""
+
+
 # ---------------------------------------------------------------- start
 
 
@@ -265,6 +286,25 @@ async def test_init_is_answered_before_the_driver_starts() -> None:
         assert await session.lines(2) == ["INIT - - SUCCESS -", "MKDIR 1 - SUCCESS -"]
         assert time.monotonic() - start > 0.4
         assert driver.starts == 1
+
+
+@play
+async def test_a_driver_that_does_not_start_is_answered_for() -> None:
+    gate = asyncio.Event()
+
+    class Hanging(Folders):
+        async def start(self) -> None:
+            await gate.wait()
+
+    driver = Hanging(deadline=0.2)
+    driver.mkdir_as = now()
+    async with serve(driver) as session:
+        await initialise(session)
+        assert await session.ask("MKDIR 1 - - u -\n") == [
+            "MKDIR 1 - FAILURE the driver did not start within 0.2 seconds"
+        ]
+        gate.set()
+        assert await session.ask("MKDIR 1 - - u -\n") == ["MKDIR 1 - SUCCESS -"]
 
 
 @play
@@ -448,7 +488,55 @@ async def test_while_a_batch_is_served_the_next_one_gathers() -> None:
         assert {answer.split()[1] for answer in answers} == {str(n) for n in range(100)}
 
 
+@play
+async def test_a_batch_is_bounded() -> None:
+    driver = Hosts()
+    driver.gate = asyncio.Event()
+    async with Session(InformationService(driver)) as session:
+        await session.ask("INIT - - -\n")
+        session.send("MONITOR 0 h -\n")
+        await asyncio.sleep(0.02)
+        count = 2 * daemon.MAX_BATCH + 1
+        await session.flood(b"".join(b"MONITOR %d h%d -\n" % (n, n) for n in range(count)))
+        await asyncio.sleep(0.1)
+        driver.gate.set()
+        answers = await session.lines(count + 1)
+        assert driver.asked == [1, daemon.MAX_BATCH, daemon.MAX_BATCH, 1]
+        assert len({answer.split()[1] for answer in answers}) == count
+
+
 # ---------------------------------------------------------------- pipes
+
+
+@play
+async def test_answers_that_all_go_out_at_once_hold_nothing_up() -> None:
+    """Requests that are read between a batch's answers and their writing are served too,
+    though stdout, a file, never lets the daemon wait.
+    """
+    count = 50_000
+    driver = Hosts(size=1000)
+    driver.gate = asyncio.Event()
+    driver.gate.set()
+    read, write = os.pipe()
+    stdout = os.memfd_create("stdout")
+    try:
+        run = asyncio.create_task(daemon.Daemon(InformationService(driver), read, stdout).run())
+        data = b"".join(b"MONITOR %d h -\n" % number for number in range(count))
+        await asyncio.to_thread(
+            lambda: [os.write(write, data[n : n + 4096]) for n in range(0, len(data), 4096)]
+        )
+        async with asyncio.timeout(10):
+            while os.fstat(stdout).st_size < count * 1000:
+                await asyncio.sleep(0.01)
+        os.close(write)
+        write = -1
+        assert await run == 0
+        os.lseek(stdout, 0, os.SEEK_SET)
+        with os.fdopen(os.dup(stdout), "rb") as file:
+            assert sum(1 for _ in file) == count
+    finally:
+        for descriptor in {read, write, stdout} - {-1}:
+            os.close(descriptor)
 
 
 @play
@@ -636,6 +724,14 @@ BLOCKING_FOLDERS = """
     driver.mkdir_as = lambda urls: time.sleep(3600)
     service = TransferService(driver)
 """
+BLOCKING_START = """
+    from gridmad.transfer.service import TransferService
+    from tests.unit.test_daemon import Folders
+    class Blocking(Folders):
+        async def start(self):
+            time.sleep(3600)
+    service = TransferService(Blocking())
+"""
 BLOCKING_JOBS = """
     from gridmad.execution.model import ACTIVE
     from gridmad.execution.service import ExecutionService
@@ -671,6 +767,15 @@ BLOCKING_HOSTS = """
             ],
         ),
         (
+            BLOCKING_START,
+            "INIT\nMKDIR 1 - - u -\n|MKDIR 2 - - u -\n",
+            [
+                "INIT - - SUCCESS -",
+                "MKDIR 1 - FAILURE the driver hangs",
+                "MKDIR 2 - FAILURE the driver hangs",
+            ],
+        ),
+        (
             BLOCKING_JOBS,
             "INIT\nRECOVER 1 job-1 -\nPOLL 1 - -\nPOLL 1 - -\n|POLL 1 - -\n",
             ["INIT - SUCCESS -", "RECOVER 1 SUCCESS ACTIVE"] + ["POLL 1 SUCCESS ACTIVE"] * 3,
@@ -692,7 +797,7 @@ BLOCKING_HOSTS = """
             ],
         ),
     ],
-    ids=["transfer", "poll", "recover", "information"],
+    ids=["transfer", "start", "poll", "recover", "information"],
 )
 def test_a_driver_that_blocks_the_loop_for_good_ends_the_daemon_with_all_answered(
     driver: str, requests: str, expected: list[str]
@@ -724,5 +829,6 @@ def test_a_driver_that_blocks_the_loop_for_good_ends_the_daemon_with_all_answere
 
 
 def test_constants_leave_room_within_a_second() -> None:
-    assert daemon.LAST_WORDS + 2 * daemon.STOP_TIME < 1
+    parts = (daemon.LAST_WORDS, daemon.STOP_TIME, daemon.DRAIN_TIME, logs.LAST_RECORDS)
+    assert sum(parts) < 0.95
     assert output.PIPE_SIZE <= 1 << 20

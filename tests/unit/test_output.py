@@ -158,3 +158,17 @@ async def test_a_full_disk_is_told_once() -> None:
         assert [reason.errno for reason in reasons] == [errno.ENOSPC]
         assert output.is_lost
         assert output.backlog == 0
+
+
+@play
+async def test_a_terminal_that_is_not_read_does_not_block() -> None:
+    near, far = os.openpty()
+    try:
+        output, _ = make(far)
+        output.write(b"x" * 70 * (1 << 20) + b"\n")
+        output.flush()
+        assert output.backlog > 0
+        assert os.get_blocking(near), "the other side is as it was"
+    finally:
+        os.close(near)
+        os.close(far)

@@ -154,6 +154,10 @@ class BdiiInformation(InformationDriver):
 
         return self._answer(choose)
 
+    def age(self) -> float:
+        """The age of the snapshot."""
+        return 0.0 if self._snapshots is None else self._snapshots.age()
+
     def _answer(self, choose: Callable[[Hosts], Answer]) -> Answer | Awaitable[Answer]:
         assert self._snapshots is not None, "not started"
         snapshot = self._snapshots.get()

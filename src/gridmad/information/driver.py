@@ -24,3 +24,7 @@ class InformationDriver(Driver):
     ) -> MaybeAwaitable[Mapping[str, HostAttributes | DriverError]]:
         """The attributes of each of `hosts` (no duplicates); one left out is unknown."""
         raise NotImplementedError
+
+    def age(self) -> float:
+        """Seconds since what is answered now was true at its source: counts as stale time."""
+        return 0.0

@@ -86,7 +86,7 @@ class InformationService(Service):
             else:
                 usable.append(host)
         self._hosts = usable
-        self._hosts_known_at = time.monotonic()
+        self._hosts_known_at = time.monotonic() - self._information.age()
         for request in requests:
             self.answer([request], [self._host_list()])
 
@@ -123,12 +123,12 @@ class InformationService(Service):
         values: Mapping[str, HostAttributes | DriverError],
     ) -> None:
         payloads: dict[str, bytes] = {}
-        now = time.monotonic()
+        then_true = time.monotonic() - self._information.age()
         for host in dict.fromkeys(names):
             value = values.get(host)
             if isinstance(value, HostAttributes):
                 payloads[host] = value.payload
-                self._good[host] = (value.payload, now)
+                self._good[host] = (value.payload, then_true)
                 for text in value.dropped:
                     self._report_once(host, f"host {host}: attribute left out: {text}")
             else:

@@ -63,6 +63,10 @@ class Snapshots(Generic[Value]):
             raise self._error.with_traceback(None)
         return self._wait()
 
+    def age(self) -> float:
+        """Seconds since the value was taken."""
+        return asyncio.get_running_loop().time() - self._taken_at
+
     async def stop(self) -> None:
         """No further fetches."""
         if self._keeper is not None:
@@ -78,8 +82,7 @@ class Snapshots(Generic[Value]):
         return self._latest()
 
     def _latest(self) -> Value:
-        age = asyncio.get_running_loop().time() - self._taken_at
-        if self._value is not None and age <= self._staleness:
+        if self._value is not None and self.age() <= self._staleness:
             return self._value
         error = self._error or TransientError("the source was not asked for a while")
         raise error.with_traceback(None)  # or each raise would make it longer
