@@ -136,6 +136,26 @@ def test_a_source_that_hangs_is_away_too() -> None:
     play(source, scene)
 
 
+def test_the_staleness_budget_begins_when_the_values_were_true() -> None:
+    class Old(Source):
+        def age(self) -> float:
+            return 10.0
+
+    source = Old("--staleness 10.2")
+
+    async def scene(session: Session) -> None:
+        await session.ask("DISCOVER - - -\nMONITOR 0 a -\n")
+        source.trouble = TransientError("the directory is away")
+        assert await session.ask("MONITOR 0 a -\n") == ["MONITOR 0 SUCCESS CPU_MHZ=1"]
+        await asyncio.sleep(0.25)
+        assert await session.ask("MONITOR 0 a -\nDISCOVER - - -\n") == [
+            "MONITOR 0 FAILURE the directory is away",
+            "DISCOVER - FAILURE the directory is away",
+        ]
+
+    play(source, scene)
+
+
 def test_beyond_the_staleness_budget_it_is_a_failure() -> None:
     source = Source("--staleness 0.2")
 
