@@ -1,5 +1,5 @@
-"""What gridmad._wire must do, in plain Python: the oracle of its property tests and the
-baseline of its benchmark.  It is not shipped.
+"""What gridmad._wire and gridmad._attributes must do, in plain Python: the oracle of their
+property tests and the baseline of their benches.  It is not shipped.
 
 Written from the rules (gridmad/wire.py tells the lines, GridWay 5.14's src/{im,em,tm} what
 gwd takes), not from the compiled code.
@@ -198,7 +198,7 @@ MAX_GENERIC: Final = 134
 MAX_TEXT: Final = 4_000
 MAX_NAME: Final = 64
 MAX_COPIED: Final = 24
-MAX_HOSTNAME: Final = 39
+MAX_HOST_NAME: Final = 39
 MARGIN: Final = 32
 """Bytes left for a blank, [67], =, two quotes and the digits of an integer."""
 
@@ -241,7 +241,7 @@ KNOWN_QUEUE_TEXTS: Final = frozenset(
     ["QUEUE_NAME", "QUEUE_STATUS", "QUEUE_DISPATCHTYPE", "QUEUE_PRIORITY"]
 )
 MAX_LENGTHS: Final = {
-    "HOSTNAME": MAX_HOSTNAME,
+    "HOSTNAME": MAX_HOST_NAME,
     **dict.fromkeys(("ARCH", "FORK_NAME", "LRMS_NAME", "QUEUE_NAME"), MAX_COPIED),
 }
 """Bytes of the texts that gwd copies into fields of its own; they are single words."""

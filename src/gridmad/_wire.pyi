@@ -1,14 +1,6 @@
 from typing import Final, Literal, final
 
 MAX_LINE: Final[int]
-MAX_INFO: Final[int]
-MAX_QUEUES: Final[int]
-MAX_GENERIC: Final[int]
-MAX_TEXT: Final[int]
-KNOWN_INTEGERS: Final[frozenset[str]]
-KNOWN_TEXTS: Final[frozenset[str]]
-KNOWN_QUEUE_INTEGERS: Final[frozenset[str]]
-KNOWN_QUEUE_TEXTS: Final[frozenset[str]]
 
 @final
 class Grammar:
@@ -47,8 +39,3 @@ class Parser:
 
 def column(requests: list[Request], index: int) -> list[str]: ...
 def answer(requests: list[Request], payloads: list[bytes]) -> tuple[bytes, int]: ...
-def format_attributes(
-    host: dict[str, int | str],
-    queues: list[dict[str, int | str]],
-    more: dict[str, int | str] = ...,
-) -> tuple[bytes, list[str]]: ...

@@ -17,23 +17,19 @@ No I/O happens here.
 
 from typing import Final
 
-from gridmad._wire import (
+from gridmad._attributes import (
     KNOWN_INTEGERS,
     KNOWN_QUEUE_INTEGERS,
     KNOWN_QUEUE_TEXTS,
     KNOWN_TEXTS,
     MAX_GENERIC,
+    MAX_HOST_NAME,
     MAX_INFO,
-    MAX_LINE,
     MAX_QUEUES,
     MAX_TEXT,
-    Grammar,
-    Parser,
-    Request,
-    answer,
-    column,
     format_attributes,
 )
+from gridmad._wire import MAX_LINE, Grammar, Parser, Request, answer, column
 
 __all__ = [
     "EXECUTION",
@@ -44,6 +40,7 @@ __all__ = [
     "KNOWN_TEXTS",
     "MAX_FAILURE",
     "MAX_GENERIC",
+    "MAX_HOST_NAME",
     "MAX_INFO",
     "MAX_JOBS",
     "MAX_LINE",

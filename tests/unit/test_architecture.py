@@ -12,7 +12,7 @@ import gridmad
 
 ROOT = Path(gridmad.__file__).parent
 LAYERS = [
-    {"_wire", "errors", "options", "process", "logs"},
+    {"_wire", "_attributes", "errors", "options", "process", "logs"},
     {"wire"},
     {"driver"},
     {"sequence", "output", "watchdog"},

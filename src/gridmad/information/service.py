@@ -15,9 +15,6 @@ from gridmad.wire import Request, column
 
 log = logging.getLogger(__name__)
 
-MAX_HOST_NAME = 39
-"""Bytes of a host's name that gwd takes."""
-
 
 class InformationService(Service):
     """Answers from the driver, and within the staleness budget from what it said before.
@@ -77,11 +74,11 @@ class InformationService(Service):
     def _discovered(self, requests: list[Request], hosts: Sequence[str]) -> None:
         usable = []
         for host in dict.fromkeys(hosts):
-            if len(host.encode("utf-8", "replace")) > MAX_HOST_NAME or not _is_word(host):
+            if len(host.encode("utf-8", "replace")) > wire.MAX_HOST_NAME or not _is_word(host):
                 self._report_once(
                     host,
-                    f"host {host!r} left out: gwd takes names of at most {MAX_HOST_NAME} bytes "
-                    "without blanks",
+                    f"host {host!r} left out: gwd takes names of at most {wire.MAX_HOST_NAME} "
+                    "bytes without blanks",
                 )
             else:
                 usable.append(host)
