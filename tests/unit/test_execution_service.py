@@ -12,6 +12,7 @@ from gridmad.errors import DriverError, TransientError, UnknownJobError
 from gridmad.execution.driver import Contact, ExecutionDriver
 from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Submission
 from gridmad.execution.service import ExecutionService
+from gridmad.wire import EXECUTION, Parser
 from tests.unit.session import Session, options
 
 RSL = "<job><executable>/bin/true</executable></job>"
@@ -155,7 +156,7 @@ def test_a_job_that_was_submitted_past_its_deadline_is_ended(rsl: Path) -> None:
         async def submit(
             self, submissions: Batch[Submission, Contact]
         ) -> Sequence[Contact | DriverError]:
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.15)
             return [f"late-{len(self.cancelled)}"]
 
     async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
@@ -174,7 +175,7 @@ def test_a_late_contact_does_not_touch_the_job_that_took_its_place(rsl: Path) ->
         ) -> Sequence[Contact | DriverError]:
             self.submitted += submissions
             if len(self.submitted) == 1:
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.15)
                 return ["late"]
             return ["second"]
 
@@ -452,7 +453,7 @@ def test_a_recovery_past_its_deadline_is_told_as_news(rsl: Path) -> None:
         async def recover(
             self, contacts: Batch[Contact, JobState]
         ) -> Sequence[JobState | DriverError]:
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.15)
             return [ACTIVE]
 
     async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
@@ -460,3 +461,61 @@ def test_a_recovery_past_its_deadline_is_told_as_news(rsl: Path) -> None:
         assert await session.lines(2) == ["RECOVER 1 SUCCESS PENDING", "CALLBACK 1 SUCCESS ACTIVE"]
 
     play(Slow(deadline=0.1), rsl, scene)
+
+
+def test_a_driver_that_cannot_start_loses_no_job(rsl: Path) -> None:
+    """A FAILURE to RECOVER is the last that gwd knows of a job."""
+
+    class Locked(Jobs):
+        is_locked = True
+
+        async def start(self) -> None:
+            if self.is_locked:
+                raise DriverError("the journal is locked")
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        assert isinstance(driver, Locked)
+        assert await session.ask("RECOVER 1 job-1 -\n") == ["RECOVER 1 SUCCESS PENDING"]
+        assert await session.ask("POLL 1 - -\n") == ["POLL 1 SUCCESS PENDING"]
+        assert await session.ask(f"SUBMIT 2 h {rsl}\n") == [
+            "SUBMIT 2 FAILURE the journal is locked"
+        ]
+        driver.is_locked = False
+        assert await session.ask("POLL 1 - -\n") == ["POLL 1 SUCCESS ACTIVE"]
+        assert driver.asked == [["job-1"]]
+        driver.report("job-1", JobState.done(7))
+        assert await session.lines(1) == ["CALLBACK 1 SUCCESS DONE:7"]
+
+    play(Locked(), rsl, scene)
+
+
+def test_a_recovery_that_is_cut_short_loses_no_job(rsl: Path) -> None:
+    """As SIGTERM and the end of file do."""
+
+    class Slow(Jobs):
+        async def start(self) -> None:
+            await asyncio.Event().wait()
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        session.send("RECOVER 1 job-1 -\n")
+        session.close_stdin()
+        assert await session.lines(1) == ["RECOVER 1 SUCCESS PENDING"]
+
+    play(Slow(), rsl, scene)
+
+
+def test_the_watchdog_loses_no_job(rsl: Path) -> None:
+    """It answers from its own thread, which has no loop."""
+    request = Parser(EXECUTION).feed(b"RECOVER 1 job-1 -\n")[0][1][0]
+    service = ExecutionService(Jobs())
+    answer = service.fallback("RECOVER", request, TransientError("the driver hangs"))
+    assert answer == b"SUCCESS PENDING"
+
+
+def test_a_job_that_is_not_known_is_not_recovered(rsl: Path) -> None:
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        driver.state = UnknownJobError("job-1")
+        [answer] = await session.ask("RECOVER 1 job-1 -\n")
+        assert answer.startswith("RECOVER 1 FAILURE")
+
+    play(Jobs(), rsl, scene)

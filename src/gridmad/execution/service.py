@@ -72,17 +72,27 @@ class ExecutionService(Service):
         return self._follow(operation, requests)
 
     def fallback(self, operation: str, request: Request, error: Exception) -> bytes:
-        """The last known state where that is what the request asks for, else FAILURE."""
-        if operation in ("POLL", "RECOVER"):
+        """The last known state where that is what the request asks for, else FAILURE.
+
+        A job that gwd recovers has one even where nobody could look for it: gwd drops it
+        for good when it reads FAILURE, though it may run.  Its contact is enough to find
+        it at the next POLL.
+        """
+        if operation == "RECOVER" and not isinstance(error, UnknownJobError):
             job = self._jobs.get(request.id)
-            if job is not None:
-                log.warning("job %s: last known state answered: %s", job.id, message(error))
-                if operation == "RECOVER":
-                    # Without a loop this is the watchdog's thread, and the end of all.
-                    with contextlib.suppress(RuntimeError):
-                        asyncio.get_running_loop().call_soon(self._release, job, [])
-                return _state_payload(job.state)
-        return super().fallback(operation, request, error)
+            if job is None or job.contact != request[2] or job.state.phase is Phase.FAILED:
+                job = self._remember(request.id, request[2])
+            # Without a loop this is the watchdog's thread, and the end of all.
+            with contextlib.suppress(RuntimeError):
+                asyncio.get_running_loop().call_soon(self._release, job, [])
+        elif operation == "POLL":
+            job = self._jobs.get(request.id)
+        else:
+            job = None
+        if job is None:
+            return super().fallback(operation, request, error)
+        log.warning("job %s: last known state answered: %s", job.id, message(error))
+        return _state_payload(job.state)
 
     def report(self, contact: Contact, state: JobState) -> None:
         """Take a change of state from the driver and tell it once gwd may know it."""
