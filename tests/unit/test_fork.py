@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from gridmad.driver import Batch
-from gridmad.errors import DriverError, TransientError, UnknownJobError
+from gridmad.errors import DriverError, TransientError, UnknownJobError, UsageError
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.driver import Contact
 from gridmad.execution.fork import DRIVER, ForkDriver, Name
@@ -711,8 +711,8 @@ def test_a_process_id_alone_is_not_enough(home: Path) -> None:
             pid, start, boot = name.shepherd.pid, name.shepherd.start_time, name.shepherd.boot_id
             host = name.shepherd.host
             used_again = f"fork://{host}/{boot}/{pid}/{start - 1}/{tag}"
-            state = await one.recover(used_again)
-            assert state == JobState.failed(
+            assert await one.recover(used_again) == ACTIVE
+            assert await one.end(used_again) == JobState.failed(
                 "the job's shepherd vanished without an exit code (it was killed)"
             )
             rebooted = f"fork://{host}/00000000-0000-0000-0000-000000000000/{pid}/{start}/{tag}"
@@ -853,9 +853,8 @@ def test_ended_jobs_expire(home: Path) -> None:
         os.utime(jobs / Name.parse(old).tag, (week, week))
         async with session() as one:
             assert await one.recover(new) == JobState.done(0)
-            state = await one.recover(old)
-            assert isinstance(state, JobState)
-            assert state.phase is Phase.FAILED
+            assert await one.recover(old) == ACTIVE
+            assert (await one.end(old)).phase is Phase.FAILED
         async with session("--keep-days", "9"):
             assert [path.name for path in jobs.iterdir()] == [Name.parse(new).tag]
 
@@ -891,15 +890,139 @@ def test_state_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
 
 
+def test_without_its_journal_a_driver_follows_jobs(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        state = home / "state"
+        async with session("--state", str(state)) as one:
+            cancelled = await one.start("/bin/sleep", "60")
+            short = await one.start(script(home, f"until [ -e {home}/go ]; do sleep 0.05; done"))
+        file = state / FILE_NAME
+        content = file.read_bytes()
+        file.unlink()
+        file.mkdir()
+        async with session("--state", str(state)) as one:
+            assert await one.recover(cancelled) == ACTIVE
+            assert await one.recover(short) == ACTIVE
+            with pytest.raises(DriverError, match=r"the journal cannot be made: .*directory"):
+                await one.submit(JobDescription("/bin/true"))
+            (home / "go").touch()
+            assert await one.end(short) == JobState.done(0)
+            assert await one.cancel(cancelled) == [None]
+            assert await one.end(cancelled) == JobState.done(143)
+            file.rmdir()
+            file.write_bytes(content)
+            assert await one.end(await one.start("/bin/true")) == JobState.done(0)
+
+    asyncio.run(run())
+    assert "no job can be submitted: the journal cannot be made" in caplog.text
+
+
+def test_an_exit_code_that_cannot_be_read_is_tried_again(home: Path) -> None:
+    """And holds up no other job."""
+
+    async def run() -> None:
+        jobs = home / ".local/state/gridmad/fork/jobs"
+        wait = script(home, f"until [ -e {home}/go ]; do sleep 0.05; done; exit 7")
+        async with session() as one:
+            bad, good = await one.start(wait), await one.start(wait)
+        async with session() as one:
+            assert await one.recover(bad) == ACTIVE
+            assert await one.recover(good) == ACTIVE
+            unreadable = jobs / Name.parse(bad).tag
+            unreadable.mkdir()
+            (home / "go").touch()
+            assert await one.end(good) == JobState.done(7)
+            assert bad not in one.reports
+            unreadable.rmdir()
+            unreadable.write_text("7\n")
+            assert await one.end(bad) == JobState.done(7)
+
+    asyncio.run(run())
+
+
+def test_what_does_not_die_counts_as_ended(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Signals do not reach a process that hangs in the kernel."""
+    monkeypatch.setattr("gridmad.execution.ending.send", lambda *_: None)
+    monkeypatch.setattr("gridmad.execution.ending.GIVE_UP", 0.3)
+
+    async def run() -> None:
+        async with session("--grace", "0.1") as one:
+            contact = await one.start("/bin/sleep", "1.5")
+            assert await one.cancel(contact) == [None]
+            assert await one.end(contact) == JobState.done(137)
+            await asyncio.sleep(1.5)
+            assert len(one.reports[contact]) == 2
+
+    asyncio.run(run())
+    assert caplog.text.count("processes do not die") == 1
+
+
+def test_files_of_jobs_that_run_do_not_expire(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridmad.execution.fork.EXPIRY_INTERVAL", 0.2)
+
+    async def run() -> None:
+        jobs = home / ".local/state/gridmad/fork/jobs"
+        async with session() as one:
+            contact = await one.start("/bin/sleep", "60", stdout="gsiftp://far/out")
+            kept = jobs / f"{Name.parse(contact).tag}.stdout"
+            ended = jobs / "0123456789abcdef"
+            ended.touch()
+            for path in (kept, ended):
+                os.utime(path, (0, 0))
+            await until(lambda: not ended.exists())
+            assert kept.exists()
+            await one.cancel(contact)
+            await one.end(contact)
+            os.utime(kept, (0, 0))
+            await until(lambda: not kept.exists())
+
+    asyncio.run(run())
+
+
+def test_a_machine_may_change_its_name(home: Path) -> None:
+    async def run() -> None:
+        async with session() as one:
+            contact = await one.start("/bin/sleep", "60")
+            renamed = contact.replace(f"//{socket.gethostname()}/", "//before.example/")
+            assert await one.recover(renamed) == ACTIVE
+            assert await one.cancel(renamed) == [None]
+            assert await one.end(renamed) == JobState.done(143)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "options", [["--state", ""], ["--keep-days", "9" * 400], ["--keep-days", "0"]]
+)
+def test_options_that_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        Session(options)
+    assert "error: argument" in capsys.readouterr().err
+
+
+def test_nobody_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(UsageError, match="give --state or set HOME"):
+        Session([])
+
+
 def test_a_state_folder_that_cannot_be_made_is_said(home: Path) -> None:
     (home / "file").touch()
 
     async def run() -> None:
         one = Session(["--state", str(home / "file")])
-        with pytest.raises(DriverError, match=r"the journal cannot be made: .*/file"):
-            await one.driver.start()
-        (home / "file").unlink()
         await one.driver.start()
+        with pytest.raises(DriverError, match=r"the journal cannot be made: .*/file"):
+            await one.submit(JobDescription("/bin/true"))
+        (home / "file").unlink()
         contact = await one.start("/bin/true")
         assert await one.end(contact) == JobState.done(0)
         await one.driver.stop()

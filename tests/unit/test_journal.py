@@ -62,10 +62,10 @@ def test_only_the_user_may_see_it(folder: Path, journal: Journal) -> None:
 
 def test_a_jobs_life(folder: Path, journal: Journal) -> None:
     journal.intend([("a", "1"), ("b", "1"), ("c", "2")])
-    journal.record([Started("a", "x://a", "17"), Started("b", "x://b")], failed=["c"])
-    assert rows(folder, "tag, job_id, contact, handle, phase") == [
-        ("a", "1", "x://a", "17", None),
-        ("b", "1", "x://b", "", None),
+    journal.record([Started("a", "x://a"), Started("b", "x://b")], failed=["c"])
+    assert rows(folder, "tag, job_id, contact, phase") == [
+        ("a", "1", "x://a", None),
+        ("b", "1", "x://b", None),
     ]
     journal.end([("a", JobState.done(7)), ("b", JobState.failed("lost"))])
     assert rows(folder, "phase, exit_code, reason") == [
@@ -86,13 +86,13 @@ def test_what_a_dead_driver_left_is_claimed_once(folder: Path) -> None:
     as_another_driver(
         folder,
         "journal.intend([('a', '1'), ('b', '2'), ('c', '3'), ('d', '4')]);"
-        "journal.record([Started('b', 'x://b', 'h'), Started('c', 'x://c')], ['d']);"
+        "journal.record([Started('b', 'x://b'), Started('c', 'x://c')], ['d']);"
         "journal.cancel(['b']); journal.end([('c', JobState.done(0))])",
     )
     journal = Journal(folder)
     assert sorted(journal.claim()) == [
-        Unended("a", "1", None, "", False),
-        Unended("b", "2", "x://b", "h", True),
+        Unended("a", "1", None, False),
+        Unended("b", "2", "x://b", True),
     ]
     assert journal.claim() == []
     journal.close()
@@ -123,7 +123,8 @@ def test_jobs_of_a_driver_that_lives_are_left_alone(folder: Path) -> None:
     [
         ("{host}/{boot}/{pid}/1", True),
         ("{host}/another-boot/{pid}/{start}", True),
-        ("elsewhere.example/{boot}/{pid}/1", False),
+        ("renamed.example/{boot}/{pid}/1", True),
+        ("elsewhere.example/another-boot/{pid}/1", False),
         ("who knows", False),
     ],
 )
@@ -175,13 +176,33 @@ def test_a_broken_journal_is_set_aside(
     assert "a new one is begun" in caplog.text
 
 
-def test_a_newer_format_is_not_touched(folder: Path) -> None:
-    Journal(folder).close()
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("PRAGMA user_version = 99", "its format is 99"),
+        ("PRAGMA user_version = 1", "its format is 1"),
+        ("PRAGMA user_version = 0", "its format is 0"),
+        ("ALTER TABLE jobs DROP COLUMN reason", "it lacks the columns reason"),
+    ],
+)
+def test_another_format_is_set_aside(
+    folder: Path, caplog: pytest.LogCaptureFixture, change: str, reason: str
+) -> None:
+    before = Journal(folder)
+    before.intend([("a", "1")])
+    before.close()
     connection = sqlite3.connect(folder / FILE_NAME)
-    connection.execute("PRAGMA user_version = 99")
+    connection.execute(change)
     connection.close()
-    with pytest.raises(DriverError, match="written by a newer gridmad"):
-        Journal(folder)
+    journal = Journal(folder)
+    journal.intend([("b", "2")])
+    assert rows(folder, "tag") == [("b",)]
+    journal.close()
+    assert reason in caplog.text
+    [aside] = folder.glob("*.broken-*")
+    connection = sqlite3.connect(aside)
+    assert connection.execute("SELECT tag FROM jobs").fetchall() == [("a",)]
+    connection.close()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ class Ending:
     """By time.monotonic()."""
     told: set[tuple[int, int]] = field(default_factory=set)
     """Process id and start time of those that got TERM."""
+    is_given_up: bool = False
+    """Processes are left that do not die, perhaps the shepherd too."""
 
 
 def sweep(endings: Sequence[Ending]) -> list[bool]:
@@ -70,7 +72,9 @@ def _sweep_one(ending: Ending, processes: list[ProcessStatus], now: float) -> bo
         else:
             send(leader, signal.SIGCONT)
     if processes and now >= ending.kill_at + GIVE_UP:
-        log.error("processes do not die: %s", ", ".join(str(one.pid) for one in processes))
+        if not ending.is_given_up:
+            log.error("processes do not die: %s", ", ".join(str(one.pid) for one in processes))
+        ending.is_given_up = True
         return True
     return not processes
 

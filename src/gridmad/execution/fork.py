@@ -21,6 +21,12 @@ time gets KILL, again and again until nothing is left; then the end is told.
 
 A job whose shepherd is gone without an exit code failed, and what is left of it is killed
 before that is told, for gwd will run it again.
+
+Nothing tells of a job that someone stopped (SIGSTOP), and nobody looks: SUSPENDED is only
+answered to POLL, never told by itself.
+
+Where the journal cannot be opened jobs are found and followed all the same, by their
+contacts; only SUBMIT fails, and tries to open it again.
 """
 
 import argparse
@@ -39,10 +45,10 @@ from subprocess import Popen
 from typing import ClassVar, Final, NamedTuple, TypeVar
 
 from gridmad.driver import Batch, MaybeAwaitable, describe
-from gridmad.errors import DriverError, TransientError, UnknownJobError
+from gridmad.errors import DriverError, TransientError, UnknownJobError, UsageError
 from gridmad.execution.driver import Contact, ExecutionDriver
 from gridmad.execution.ending import Ending, sweep
-from gridmad.execution.journal import Journal, Started
+from gridmad.execution.journal import Journal, Started, Unended
 from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Phase, Submission
 from gridmad.execution.processes import (
     ProcessIdentity,
@@ -63,6 +69,13 @@ CHUNK: Final = 16
 KEEP_DAYS: Final = 7
 SWEEP_INTERVAL: Final = 0.1
 """Seconds between looks at what is left of jobs that are being ended."""
+EXPIRY_INTERVAL: Final = 86400.0
+"""Seconds between looks for what is old enough to be forgotten."""
+RETRY_TIME: Final = 1.0
+MAX_RETRY_TIME: Final = 30.0
+"""Seconds before an exit code that cannot be read is tried again: doubling from the one to
+the other."""
+MAX_KEEP_DAYS: Final = 36500
 STOP_TIME: Final = 0.2
 """Seconds that a start under way has to end when the driver stops."""
 
@@ -108,6 +121,8 @@ class Job:
     is_cancelled: bool = False
     is_active: bool = True
     """False until ACTIVE was told, which comes after the answer to SUBMIT."""
+    retry_time: float = RETRY_TIME
+    """Seconds to wait should its exit code not be readable."""
 
 
 @dataclass(slots=True, eq=False)
@@ -133,7 +148,7 @@ class ForkDriver(ExecutionDriver):
         parser.add_argument(
             "--state",
             metavar="DIR",
-            type=Path,
+            type=_folder,
             help="keep the journal and exit codes here; it must be on a local disk "
             "(default: $XDG_STATE_HOME/gridmad/fork or ~/.local/state/gridmad/fork)",
         )
@@ -147,7 +162,7 @@ class ForkDriver(ExecutionDriver):
         parser.add_argument(
             "--keep-days",
             metavar="DAYS",
-            type=count,
+            type=_days,
             default=KEEP_DAYS,
             help="keep what is known of ended jobs for this long (default: %(default)s)",
         )
@@ -159,6 +174,8 @@ class ForkDriver(ExecutionDriver):
         self._keep: float = options.keep_days * 86400
         self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._journal: Journal | None = None
+        self._no_journal = DriverError("the journal was not opened")
+        self._expiry: asyncio.TimerHandle | None = None
         self._jobs: dict[Contact, Job] = {}
         self._inherited: dict[str, Contact] = {}
         self._ended: list[Job] = []
@@ -175,54 +192,109 @@ class ForkDriver(ExecutionDriver):
     # ------------------------------------------------------------ start and stop
 
     async def start(self) -> None:
-        """Open the journal, and take up what an earlier driver left."""
+        """Open the journal, and take up what an earlier driver left.
+
+        Without its journal the driver starts too: jobs that run must not be lost for it.
+        """
         self._loop = asyncio.get_running_loop()
         _raise_descriptor_limit()
         _respect_signals()
-        await self._in_thread(self._open)
-        self._ends.update((end.name.tag, end) for end in await self._in_thread(self._take_over))
+        self._shepherds = Shepherds(self._folder / "jobs", self._descriptors)
+        try:
+            await self._open()
+        except DriverError as error:
+            log.error("no job can be submitted: %s", error)
+        self._expire_later()
+
+    async def _open(self) -> None:
+        """Open the journal if it is not open, and end what an earlier driver was ending."""
+        if self._journal is not None:
+            return
+        for end in await self._in_thread(self._open_and_take_over):
+            known = self._ends.setdefault(end.name.tag, end)
+            job = self._jobs.get(str(end.name))
+            if job is not None:
+                # It was found before the journal could tell that it was being ended.
+                known.job = job
+                job.is_cancelled = known.state is None
         self._sweep_soon()
 
-    def _open(self) -> None:
-        self._close()
-        self._journal = Journal(self._folder, os.environ.get("GW_LOCATION", ""))
-        self._shepherds = Shepherds(self._folder / "jobs", self._descriptors)
-        self._journal.expire(self._keep)
-        self._shepherds.expire(time.time() - self._keep)
+    def _open_and_take_over(self) -> list[End]:
+        """In the thread."""
+        if self._journal is not None:
+            return []
+        try:
+            self._journal = Journal(self._folder, os.environ.get("GW_LOCATION", ""))
+            self._shepherds.make_folder()
+            ends = self._take_over()
+        except DriverError as error:
+            self._no_journal = error
+            self._close()
+            raise
+        self._expire()
+        return ends
 
     def _take_over(self) -> list[End]:
         """In the thread: claim the jobs of drivers that died, and sort them."""
         ends: list[End] = []
         ended: list[tuple[str, JobState]] = []
         for row in self._log.claim():
-            if row.contact is None:
-                log.warning("job %s was begun and never answered: it is ended", row.job_id)
-                self._shepherds.forbid(row.tag, 128 + signal.SIGTERM)
-                found = self._shepherds.find(row.tag)
-                ends += [self._new_end(Name(shepherd, row.tag)) for shepherd in found]
-                if not found:
-                    ended.append((row.tag, JobState.done(128 + signal.SIGTERM)))
-                continue
+            if row.contact is not None:
+                self._inherited[row.job_id] = row.contact
             try:
-                name = Name.parse(row.contact)
-            except DriverError as error:
-                ended.append((row.tag, JobState.failed(str(error))))
+                end, state = self._take_over_one(row)
+            except (OSError, DriverError) as error:
+                text = describe(error) if isinstance(error, OSError) else error
+                log.error("job %s of an earlier driver: %s", row.job_id, text)
                 continue
-            self._inherited[row.job_id] = row.contact
-            if not name.shepherd.is_alive:
-                state = self._final_state(name, None, row.is_cancelled)
+            if end is not None:
+                ends.append(end)
+            if state is not None:
                 ended.append((row.tag, state))
-                if _may_have_left(state):
-                    ends.append(self._new_end(name, state=state))
-            elif row.is_cancelled:
-                log.info("job %s was being ended, and still is", row.job_id)
-                ends.append(self._new_end(name))
         self._log.end(ended)
         return ends
+
+    def _take_over_one(self, row: Unended) -> tuple[End | None, JobState | None]:
+        """In the thread: what has to be ended of a job, and its final state if it has one."""
+        if row.contact is None:
+            log.warning("job %s was begun and never answered: it is ended", row.job_id)
+            self._shepherds.forbid(row.tag, 128 + signal.SIGTERM)
+            for shepherd in self._shepherds.find(row.tag):
+                return self._new_end(Name(shepherd, row.tag)), None
+            return None, JobState.done(128 + signal.SIGTERM)
+        name = Name.parse(row.contact)
+        if not name.shepherd.is_alive:
+            state = self._final_state(name, None, row.is_cancelled)
+            return self._new_end(name, state=state) if _may_have_left(state) else None, state
+        if row.is_cancelled:
+            log.info("job %s was being ended, and still is", row.job_id)
+            return self._new_end(name), None
+        return None, None
+
+    def _expire_later(self) -> None:
+        self._expiry = self._loop.call_later(EXPIRY_INTERVAL, self._expire_now)
+
+    def _expire_now(self) -> None:
+        self._spawn(self._in_thread(self._expire))
+        self._expire_later()
+
+    def _expire(self) -> None:
+        """In the thread: forget what is old."""
+        if self._journal is None:
+            return
+        try:
+            unended = self._journal.expire(self._keep)
+            self._shepherds.expire(time.time() - self._keep, unended)
+        except OSError as error:
+            log.warning("old files are not removed: %s", describe(error))
+        except DriverError as error:
+            log.warning("what is old is not forgotten: %s", error)
 
     async def stop(self) -> None:
         """Leave the jobs running."""
         self._is_stopping = True
+        if self._expiry is not None:
+            self._expiry.cancel()
         for task in self._tasks:
             task.cancel()
         for job in self._jobs.values():
@@ -242,13 +314,14 @@ class ForkDriver(ExecutionDriver):
     @property
     def _log(self) -> Journal:
         if self._journal is None:
-            raise DriverError("the driver is stopping")
+            raise DriverError("the driver is stopping") if self._is_stopping else self._no_journal
         return self._journal
 
     # ------------------------------------------------------------ SUBMIT
 
     async def submit(self, submissions: Batch[Submission, Contact]) -> None:
         """Start the jobs, some at a time; each is answered once it is in the journal."""
+        await self._open()
         for first in range(0, len(submissions), CHUNK):
             future = self._worker.submit(self._start_jobs, submissions[first : first + CHUNK])
             try:
@@ -324,6 +397,8 @@ class ForkDriver(ExecutionDriver):
             job.pidfd = -1
 
     def _shepherd_ended(self, job: Job) -> None:
+        if self._is_stopping:
+            return
         self._unfollow(job)
         if not self._ended:
             self._spawn(self._collect())
@@ -334,6 +409,11 @@ class ForkDriver(ExecutionDriver):
         ended, self._ended = self._ended, []
         states = await self._in_thread(self._read_ends, ended)
         for job, state in zip(ended, states, strict=True):
+            if isinstance(state, OSError):
+                self._collect_later(job, state)
+                continue
+            if self._jobs.get(job.contact) is not job:
+                continue
             if _may_have_left(state) and job.name.tag not in self._ends:
                 log.error("job %s: %s", job.contact, state.reason)
                 self._ends[job.name.tag] = self._new_end(job.name, job, state)
@@ -344,10 +424,26 @@ class ForkDriver(ExecutionDriver):
                 end.state = state
                 self._sweep_soon()
 
-    def _read_ends(self, jobs: Sequence[Job]) -> list[JobState]:
+    def _collect_later(self, job: Job, error: OSError) -> None:
+        """The end of this job is not known for now; it must not hold up others."""
+        if job.retry_time == RETRY_TIME:
+            log.error("job %s: no exit code for now: %s", job.contact, describe(error))
+        self._loop.call_later(job.retry_time, self._shepherd_ended, job)
+        job.retry_time = min(2 * job.retry_time, MAX_RETRY_TIME)
+
+    def _read_ends(self, jobs: Sequence[Job]) -> list[JobState | OSError]:
         """In the thread."""
-        states = [self._final_state(job.name, job.process, job.is_cancelled) for job in jobs]
-        self._write_ends([(job.name.tag, state) for job, state in zip(jobs, states, strict=True)])
+        states: list[JobState | OSError] = []
+        known: list[tuple[str, JobState]] = []
+        for job in jobs:
+            try:
+                state = self._final_state(job.name, job.process, job.is_cancelled)
+            except OSError as error:
+                states.append(error)
+            else:
+                states.append(state)
+                known.append((job.name.tag, state))
+        self._write_ends(known)
         return states
 
     def _write_ends(self, ends: Sequence[tuple[str, JobState]]) -> None:
@@ -362,7 +458,12 @@ class ForkDriver(ExecutionDriver):
     ) -> JobState:
         """In the thread: the end of a job whose shepherd is gone."""
         waited = process.wait() if process is not None else -1
-        exit_code = self._shepherds.exit_code(name.tag)
+        try:
+            exit_code = self._shepherds.exit_code(name.tag)
+        except OSError:
+            if waited < 0 and not is_cancelled:
+                raise
+            exit_code = None
         if exit_code is None and waited >= 0:
             # What the shepherd could not write (the disk is full) it ended with.
             exit_code = waited
@@ -414,7 +515,8 @@ class ForkDriver(ExecutionDriver):
                     self._end(found)
             elif isinstance(found, JobState) and _may_have_left(found):
                 name = Name.parse(contact)
-                self._ends.setdefault(name.tag, self._new_end(name, state=found))
+                job = self._jobs[contact] = Job(name, contact, -1, None)
+                self._ends.setdefault(name.tag, self._new_end(name, state=found)).job = job
                 self._sweep_soon()
         return [self._jobs.get(contact) or outcomes[contact] for contact in contacts]
 
@@ -466,7 +568,10 @@ class ForkDriver(ExecutionDriver):
     def _end(self, job: Job) -> None:
         """Begin to end a job; or, of one that is being ended, begin to wait for its end."""
         if self._jobs.get(job.contact) is job:
-            self._ends.setdefault(job.name.tag, self._new_end(job.name)).job = job
+            end = self._ends.setdefault(job.name.tag, self._new_end(job.name))
+            end.job = job
+            if end.state is not None and end.state.phase is Phase.FAILED:
+                end.state = JobState.done(128 + signal.SIGKILL)
             self._sweep_soon()
 
     def _new_end(self, name: Name, job: Job | None = None, state: JobState | None = None) -> End:
@@ -505,10 +610,13 @@ class ForkDriver(ExecutionDriver):
         if unknown:
             await self._in_thread(lambda: self._write_last(unknown))
         for end in ends:
-            if end.job is None:
-                del self._ends[end.name.tag]
-            elif end.state is not None:
-                del self._ends[end.name.tag]
+            if end.job is not None and end.state is None:
+                if not end.ending.is_given_up:
+                    continue  # its exit code is being read
+                # Its shepherd is waited for on; that end is told to nobody.
+                end.state = JobState.done(128 + signal.SIGKILL)
+            del self._ends[end.name.tag]
+            if end.job is not None and end.state is not None:
                 self._tell_end(end.job, end.state)
 
     def _write_last(self, ends: Sequence[End]) -> None:
@@ -539,8 +647,29 @@ class ForkDriver(ExecutionDriver):
 
 def _default_folder() -> Path:
     state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"  # noqa: PTH117
-    return base / "gridmad" / "fork"
+    if os.path.isabs(state):  # noqa: PTH117
+        return Path(state) / "gridmad" / "fork"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        raise UsageError(
+            "no home directory is known to keep the journal in: give --state or set HOME"
+        ) from None
+    return home / ".local" / "state" / "gridmad" / "fork"
+
+
+def _folder(text: str) -> Path:
+    """A folder's name on the command line."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of the folder is empty")
+    return Path(text)
+
+
+def _days(text: str) -> int:
+    """Whole days on the command line."""
+    if len(text.lstrip("0")) > len(str(MAX_KEEP_DAYS)) or count(text) > MAX_KEEP_DAYS:
+        raise argparse.ArgumentTypeError(f"not from 1 to {MAX_KEEP_DAYS} days: {text[:20]}")
+    return count(text)
 
 
 def _raise_descriptor_limit() -> None:

@@ -14,7 +14,8 @@ Every call is one transaction, and blocks: it belongs in a thread.  All calls of
 Journal must come from one thread at a time.
 
 The file is an sqlite3 database in WAL mode, 0600 in a folder 0700.  It must lie on a local
-file system.  sqlite3 is imported when a journal is opened.
+file system.  A file that cannot be read, or has another format than ours, is set aside:
+jobs are found without it.  sqlite3 is imported when a journal is opened.
 """
 
 import contextlib
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "journal.sqlite3"
-VERSION: Final = 1
+VERSION: Final = 2
 LOCK_TIME: Final = 20.0
 """Seconds to wait for another driver's transaction."""
 
@@ -47,7 +48,6 @@ CREATE TABLE IF NOT EXISTS jobs (
     master TEXT NOT NULL,
     owner TEXT NOT NULL,
     contact TEXT UNIQUE,
-    handle TEXT NOT NULL DEFAULT '',
     phase TEXT,
     exit_code INTEGER,
     reason TEXT NOT NULL DEFAULT '',
@@ -61,13 +61,27 @@ CREATE INDEX IF NOT EXISTS ended ON jobs (ended) WHERE ended IS NOT NULL;
 PRAGMA user_version = {VERSION};
 """
 
+_COLUMNS: Final = (
+    "tag",
+    "job_id",
+    "master",
+    "owner",
+    "contact",
+    "phase",
+    "exit_code",
+    "reason",
+    "is_cancelled",
+    "intended",
+    "started",
+    "ended",
+)
+
 
 class Started(NamedTuple):
-    """A job that was started: its names, and what its driver needs to reach it."""
+    """A job that was started."""
 
     tag: str
     contact: str
-    handle: str = ""
 
 
 class Unended(NamedTuple):
@@ -77,41 +91,54 @@ class Unended(NamedTuple):
     job_id: str
     contact: str | None
     """None for an intent: nobody was told of this job."""
-    handle: str
     is_cancelled: bool
+
+
+class _FormatError(Exception):
+    """The file is a database, but not one of ours."""
 
 
 class Journal:
     """The journal in a folder, which is made where it is missing; `master` tells one gwd
     from another (its GW_LOCATION).
 
-    `durable` makes every transaction survive a power failure as well, for jobs that
-    outlive this machine.  Raises DriverError, as all methods do, when the disk does not do
-    what it should.
+    Raises DriverError, as all methods do, when the disk does not do what it should.
     """
 
-    def __init__(self, folder: Path, master: str = "", *, durable: bool = False) -> None:
+    def __init__(self, folder: Path, master: str = "") -> None:
         import sqlite3
 
         self._sqlite3 = sqlite3
         self._path = folder / FILE_NAME
         self._master = master
-        self._durable = durable
         self._owner = str(ProcessIdentity.of(os.getpid()))
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # sqlite3 gives the files beside this one the same mode.
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            found = self._make_file()
+            with self._errors():
+                try:
+                    self._connection = self._connect()
+                except _FormatError as error:
+                    self._set_aside(found, error)
+                    self._connection = self._connect()
+                except sqlite3.DatabaseError as error:
+                    if not _is_broken(error):
+                        raise
+                    self._set_aside(found, error)
+                    self._connection = self._connect()
         except OSError as error:
             raise DriverError(f"the journal cannot be made: {describe(error)}") from None
-        with self._errors():
-            try:
-                self._connection = self._connect()
-            except sqlite3.DatabaseError as error:
-                if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                    raise
-                self._set_aside(error)
-                self._connection = self._connect()
+        except _FormatError as error:
+            raise DriverError(f"the journal {self._path}: {error}") from None
+
+    def _make_file(self) -> int:
+        """Make the file where it is missing; its inode."""
+        # sqlite3 gives the files beside this one the same mode.
+        descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            return os.fstat(descriptor).st_ino
+        finally:
+            os.close(descriptor)
 
     def _connect(self) -> "sqlite3.Connection":
         connection = self._sqlite3.connect(
@@ -119,27 +146,36 @@ class Journal:
         )
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            # Both as of one moment: another driver may just be making the table.
+            connection.execute("BEGIN")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > VERSION:
-                raise DriverError(
-                    f"the journal {self._path} was written by a newer gridmad (format {version})"
-                )
-            if version < VERSION:
+            columns = _columns(connection)
+            connection.execute("COMMIT")
+            if version == 0 and not columns:
                 connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
+            elif version != VERSION:
+                raise _FormatError(f"its format is {version}, and this gridmad writes {VERSION}")
+            elif not set(_COLUMNS) <= columns:
+                missing = ", ".join(sorted(set(_COLUMNS) - columns))
+                raise _FormatError(f"it lacks the columns {missing}")
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _set_aside(self, error: Exception) -> None:
-        """Jobs can be found without their journal; a broken one must not stop new jobs."""
-        aside = self._path.with_name(f"{FILE_NAME}.broken-{time.time_ns()}")
-        log.error("the journal is unreadable (%s); a new one is begun, see %s", error, aside)
-        self._path.rename(aside)
-        for suffix in ("-wal", "-shm"):
-            self._path.with_name(FILE_NAME + suffix).unlink(missing_ok=True)
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    def _set_aside(self, found: int, error: Exception) -> None:
+        """Jobs can be found without their journal; one that we cannot read must not stop
+        new jobs.
+        """
+        if self._path.stat().st_ino == found:  # else another driver has just done so
+            aside = self._path.with_name(f"{FILE_NAME}.broken-{time.time_ns()}")
+            log.error("the journal is unreadable (%s); a new one is begun, see %s", error, aside)
+            self._path.rename(aside)
+            for suffix in ("-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    self._path.with_name(FILE_NAME + suffix).rename(f"{aside}{suffix}")
+        self._make_file()
 
     def close(self) -> None:
         """Close the file."""
@@ -166,8 +202,8 @@ class Journal:
         now = time.time()
         with self._transaction() as connection:
             connection.executemany(
-                "UPDATE jobs SET contact = ?, handle = ?, started = ? WHERE tag = ?",
-                [(job.contact, job.handle, now, job.tag) for job in started],
+                "UPDATE jobs SET contact = ?, started = ? WHERE tag = ?",
+                [(job.contact, now, job.tag) for job in started],
             )
             connection.executemany("DELETE FROM jobs WHERE tag = ?", [(tag,) for tag in failed])
 
@@ -204,7 +240,7 @@ class Journal:
         """
         with self._transaction() as connection:
             unended = connection.execute(
-                "SELECT owner, tag, job_id, contact, handle, is_cancelled FROM jobs"
+                "SELECT owner, tag, job_id, contact, is_cancelled FROM jobs"
                 " WHERE ended IS NULL AND master = ? ORDER BY intended",
                 (self._master,),
             ).fetchall()
@@ -214,15 +250,19 @@ class Journal:
                 [(self._owner, self._master, owner) for owner in dead],
             )
         return [
-            Unended(tag, job_id, contact, handle, bool(is_cancelled))
-            for owner, tag, job_id, contact, handle, is_cancelled in unended
+            Unended(tag, job_id, contact, bool(is_cancelled))
+            for owner, tag, job_id, contact, is_cancelled in unended
             if owner in dead
         ]
 
-    def expire(self, age: float) -> None:
-        """Forget jobs that ended more than `age` seconds ago."""
+    def expire(self, age: float) -> set[str]:
+        """Forget jobs that ended more than `age` seconds ago; the tags of those that have
+        not ended.
+        """
         with self._transaction() as connection:
             connection.execute("DELETE FROM jobs WHERE ended < ?", (time.time() - age,))
+            unended = connection.execute("SELECT tag FROM jobs WHERE ended IS NULL").fetchall()
+        return {tag for (tag,) in unended}
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator["sqlite3.Connection"]:
@@ -242,6 +282,17 @@ class Journal:
             yield
         except self._sqlite3.Error as error:
             raise DriverError(f"the journal {self._path}: {error}") from error
+
+
+def _columns(connection: "sqlite3.Connection") -> set[str]:
+    """The columns of the table of jobs; none where it is missing."""
+    return {row[1] for row in connection.execute("PRAGMA table_info(jobs)")}
+
+
+def _is_broken(error: "sqlite3.DatabaseError") -> bool:
+    import sqlite3
+
+    return error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 def _is_dead(owner: str) -> bool:

@@ -82,8 +82,8 @@ class ProcessIdentity:
 
     @property
     def is_here(self) -> bool:
-        """It is or was a process of this machine, in whichever boot."""
-        return self.host == host_name()
+        """It is or was a process of this machine, in whichever boot and under whichever name."""
+        return self.boot_id == boot_id() or self.host == host_name()
 
     @property
     def is_alive(self) -> bool:

@@ -20,12 +20,13 @@ would be a wrong result; one of type `mpi` starts its others itself (mpirun).
 Nothing here enforces limits of time and memory, as GRAM's fork job manager does not.
 """
 
+import contextlib
 import os
 import pwd
 import re
 import stat
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -56,17 +57,20 @@ _INPUT: Final = os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class Shepherds:
-    """Starts shepherds; their status files are in `folder`, which is made if missing."""
+    """Starts shepherds; their status files are in `folder`."""
 
     def __init__(self, folder: Path, descriptors: int) -> None:
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise DriverError(f"cannot keep exit codes: {describe(error)}") from None
         self._folder = str(folder)
         self._descriptors = str(descriptors) if descriptors >= 0 else "unlimited"
         self._environment = _environment(os.environ)
         self._home = self._environment["HOME"]
+
+    def make_folder(self) -> None:
+        """Make the folder where it is missing."""
+        try:
+            Path(self._folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise DriverError(f"cannot keep exit codes: {describe(error)}") from None
 
     def start(self, job: JobDescription, tag: str) -> tuple["subprocess.Popen[bytes]", list[str]]:
         """Start a job: its shepherd, and warnings for people.
@@ -148,12 +152,18 @@ class Shepherds:
         finally:
             os.close(descriptor)
 
-    def expire(self, before: float) -> None:
-        """Remove the status files and outputs last written before this time."""
+    def expire(self, before: float, unended: Collection[str]) -> None:
+        """Remove the status files and outputs last written before this time, but for those
+        of jobs that have not ended (by their tags).
+        """
         with os.scandir(self._folder) as entries:
             for entry in entries:
-                if TAG.fullmatch(entry.name[:16]) and entry.stat().st_mtime < before:
-                    Path(entry.path).unlink(missing_ok=True)
+                tag = entry.name[:16]
+                if not TAG.fullmatch(tag) or tag in unended:
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.stat().st_mtime < before:
+                        Path(entry.path).unlink()
 
     def _directory(self, job: JobDescription) -> str:
         directory = _path("directory", job.directory, self._home) if job.directory else self._home
