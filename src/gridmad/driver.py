@@ -15,6 +15,7 @@ through `asyncio.to_thread` or `Batch.each_in_thread`.
 
 import argparse
 import asyncio
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -166,3 +167,12 @@ def describe(error: OSError) -> str:
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     text = error.strerror or str(error) or type(error).__name__
     return f"{' -> '.join(names)}: {text}" if names else text
+
+
+def file_name(text: str) -> str:
+    """A name from a request or a job description, as the operating system takes it.
+
+    These are UTF-8, with surrogates for bytes that are not, whatever the locale says about
+    the names of files.  Raises UnicodeEncodeError, a ValueError, for other surrogates.
+    """
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))

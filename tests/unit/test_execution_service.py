@@ -1,6 +1,8 @@
 """What gwd is told of its jobs, with drivers that tell too early, too late or too much."""
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,43 @@ def test_a_description_that_cannot_be_read_fails_alone(rsl: Path, tmp_path: Path
         assert len(driver.submitted) == 1
 
     play(Jobs(), rsl, scene)
+
+
+def test_a_pipe_for_a_description_fails_alone(rsl: Path, tmp_path: Path) -> None:
+    """Nobody writes into it, and nothing waits for that."""
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        session.send(f"SUBMIT 1 h {tmp_path}/pipe\nSUBMIT 2 h {rsl}\n")
+        assert sorted(await session.lines(2)) == [
+            f"SUBMIT 1 FAILURE {tmp_path}/pipe: it is no file",
+            "SUBMIT 2 SUCCESS job-2",
+        ]
+
+    play(Jobs(), rsl, scene)
+
+
+def test_a_description_that_hangs_holds_up_nothing_else(
+    rsl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system whose server is gone."""
+    is_back = threading.Event()
+
+    def read(path: str) -> bytes:
+        is_back.wait(10)
+        return Path(path).read_bytes()
+
+    monkeypatch.setattr("gridmad.execution.service._read", read)
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        session.send(f"SUBMIT 1 h {rsl}\nRECOVER 2 job-2 -\n")
+        assert await session.lines(1) == ["RECOVER 2 SUCCESS ACTIVE"]
+        assert await session.lines(1) == ["SUBMIT 1 FAILURE no answer within 0.1 seconds"]
+        is_back.set()
+        assert await session.silence() == ""
+        assert driver.submitted == []
+
+    play(Jobs(deadline=0.1), rsl, scene)
 
 
 def test_a_callback_never_comes_before_the_answer(rsl: Path) -> None:

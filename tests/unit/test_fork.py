@@ -230,6 +230,39 @@ def test_directory_files_and_arguments(home: Path) -> None:
     assert stat.S_IMODE(out.stat().st_mode) == 0o640
 
 
+def test_names_are_utf8_whatever_the_locale(home: Path) -> None:
+    """The job gets the bytes of its description, and so do its files."""
+    folder = home / "größe"
+    folder.mkdir()
+    (folder / "prüfung").write_text('#!/bin/sh\nprintf %s "$1 $WO"\n')
+    (folder / "prüfung").chmod(0o755)
+    (home / "jöb").write_text(
+        "&(executable=prüfung)(directory=größe)(arguments=Äpfel)"
+        "(environment=(WO Köln))(stdout=ergebnis-ö)"
+    )
+    driver = subprocess.run(
+        [sys.executable, "-c", DRIVER_PROGRAM],
+        input=f"SUBMIT 1 h {home}/jöb\n".encode(),
+        capture_output=True,
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        check=True,
+    )
+    assert b"SUBMIT 1 SUCCESS" in driver.stdout
+    output = folder / "ergebnis-ö"
+    deadline = time.monotonic() + WAIT
+    while not (output.exists() and output.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert output.read_bytes() == "Äpfel Köln".encode()
+
+
+DRIVER_PROGRAM = """
+import sys
+from gridmad.cli.driver import launcher
+assert sys.getfilesystemencoding() == "ascii"
+launcher("execution", "gridmad.execution.fork")()
+"""
+
+
 def test_one_file_for_both_outputs_and_nothing_to_read(home: Path) -> None:
     async def run() -> None:
         async with session() as one:

@@ -8,12 +8,13 @@ state, and what is only transient never becomes the end of a job.
 import asyncio
 import contextlib
 import logging
+import os
+import stat
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from gridmad import wire
-from gridmad.driver import Batch, describe
+from gridmad.driver import Batch, describe, file_name
 from gridmad.errors import DescriptionError, DriverError, TransientError, UnknownJobError
 from gridmad.execution.description import MAX_BYTES, parse_description
 from gridmad.execution.driver import Contact, ExecutionDriver
@@ -117,37 +118,32 @@ class ExecutionService(Service):
 
     # ------------------------------------------------------------ SUBMIT
 
-    def _submit(self, requests: list[Request]) -> Awaitable[None] | None:
+    async def _submit(self, requests: list[Request]) -> None:
+        # In a thread, as a file system may hang; all files at once, as a thread costs time.
+        outcomes = await asyncio.to_thread(
+            lambda: [_read_submission(request) for request in requests]
+        )
         accepted: list[Request] = []
         submissions: list[Submission] = []
-        for request in requests:
-            try:
-                submissions.append(_read_submission(request))
+        for request, outcome in zip(requests, outcomes, strict=True):
+            if isinstance(outcome, DriverError):
+                log.error("job %s: %s", request.id, outcome)
+                self.answer([request], [wire.failure(str(outcome))])
+            elif not request.answered:  # gwd was told of a failure meanwhile
+                submissions.append(outcome)
                 accepted.append(request)
-            except DriverError as error:
-                log.error("job %s: %s", request.id, error)
-                self.answer([request], [wire.failure(str(error))])
         if not accepted:
-            return None
+            return
 
         def settled(index: int, outcome: Contact | DriverError) -> None:
             self._submitted(accepted[index], outcome)
 
         self._submitting += 1
-        batch: Batch[Submission, Contact] = Batch(submissions, settled)
         try:
+            batch: Batch[Submission, Contact] = Batch(submissions, settled)
             done = settle(batch, self._execution.submit(batch))
-        except BaseException:
-            self._submit_ended()
-            raise
-        if done is None:
-            self._submit_ended()
-            return None
-        return self._await_submit(done)
-
-    async def _await_submit(self, done: Awaitable[None]) -> None:
-        try:
-            await done
+            if done is not None:
+                await done
         finally:
             self._submit_ended()
 
@@ -292,22 +288,28 @@ class ExecutionService(Service):
             self.answer([request], [self.fallback("POLL", request, outcome)])
 
 
-def _read_submission(request: Request) -> Submission:
-    """Read the description at once: gwd writes the next one into the same file."""
+def _read_submission(request: Request) -> Submission | DriverError:
+    """Read the description before anything else: gwd writes the next one into its file."""
     host, _, job_manager = request[2].partition("/")
-    path = Path(request[3])
+    path = request[3]
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        description = parse_description(_read(file_name(path)))
     except OSError as error:
-        raise DescriptionError(f"cannot read the job description {describe(error)}") from None
+        return DescriptionError(f"cannot read the job description {describe(error)}")
     except ValueError as error:
-        raise DescriptionError(f"cannot read the job description {path}: {error}") from None
-    try:
-        description = parse_description(data)
+        return DescriptionError(f"cannot read the job description {path}: {error}")
     except DescriptionError as error:
-        raise DescriptionError(f"{path}: {error}") from None
+        return DescriptionError(f"{path}: {error}")
     return Submission(request.id, host, job_manager, description)
+
+
+def _read(path: str) -> bytes:
+    """A file, if it is one; never waits for the other end of a pipe."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - opened without waiting
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise DescriptionError("it is no file")
+        return file.read(MAX_BYTES + 1)
 
 
 def _state_payload(state: JobState) -> bytes:

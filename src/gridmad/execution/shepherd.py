@@ -26,12 +26,14 @@ import pwd
 import re
 import stat
 import subprocess
+import sys
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from gridmad.driver import describe
+from gridmad.driver import describe, file_name
 from gridmad.errors import DriverError
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.processes import ProcessIdentity, find_by_argument
@@ -53,6 +55,8 @@ _SHELL: Final = "/bin/sh"
 _DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _OUTPUT: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOCTTY | os.O_CLOEXEC
+_IS_UTF8: Final = sys.getfilesystemencoding() == "utf-8"
+"""Names of files are what a description's text is, as nearly everywhere."""
 _INPUT: Final = os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -82,6 +86,11 @@ class Shepherds:
                 f"this driver starts one process for a job, not {job.count}: jobtype=multiple"
             )
         warnings: list[str] = []
+        if not _IS_UTF8:
+            try:
+                job = _in_names_of_files(job)
+            except ValueError as error:
+                raise DriverError(f"the job cannot be started: {error}") from None
         directory = self._directory(job)
         executable = _executable(job, directory)
         environment = {**self._environment, **job.environment, MARK: tag}
@@ -202,6 +211,20 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
         "SHELL": shell,
         "PATH": path,
     }
+
+
+def _in_names_of_files(job: JobDescription) -> JobDescription:
+    """The description with all that reaches the operating system as it takes it."""
+    return replace(
+        job,
+        executable=file_name(job.executable),
+        arguments=[file_name(argument) for argument in job.arguments],
+        directory=file_name(job.directory),
+        environment={file_name(name): file_name(value) for name, value in job.environment.items()},
+        stdin=file_name(job.stdin),
+        stdout=file_name(job.stdout),
+        stderr=file_name(job.stderr),
+    )
 
 
 def _executable(job: JobDescription, directory: str) -> str:
