@@ -1,6 +1,7 @@
 import argparse
 import asyncio
 import errno
+import math
 import os
 import pwd
 import resource
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,9 +20,11 @@ import pytest
 
 from gridmad.driver import Batch
 from gridmad.errors import DriverError, UrlError
+from gridmad.transfer import file_copy
 from gridmad.transfer.file_copy import copy_file
 from gridmad.transfer.local import LocalTransfer
 from gridmad.transfer.model import Copy
+from gridmad.transfer.service import TransferService
 
 NOBODY = 65534
 MIB = 1 << 20
@@ -29,6 +33,7 @@ MIB = 1 << 20
 def make_driver(*arguments: str) -> LocalTransfer:
     parser = argparse.ArgumentParser()
     LocalTransfer.add_options(parser)
+    TransferService.add_options(parser)
     return LocalTransfer(parser.parse_args(arguments))
 
 
@@ -387,9 +392,72 @@ def test_a_stopped_copy_leaves_nothing(tmp_path: Path) -> None:
     driver = make_driver()
     asyncio.run(driver.stop())
     with pytest.raises(DriverError, match="the driver was stopped"):
-        driver._copy(Copy(f"{tmp_path}/source", f"{tmp_path}/copy"))
+        driver._copy(math.inf, Copy(f"{tmp_path}/source", f"{tmp_path}/copy"))
     assert sorted(os.listdir(tmp_path)) == ["copy", "source"]
     assert (tmp_path / "copy").read_bytes() == b"old"
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every slice takes 20 ms."""
+    copy_range = os.copy_file_range
+
+    def slow(*arguments: int) -> int:
+        time.sleep(0.02)
+        return copy_range(*arguments)
+
+    monkeypatch.setattr(os, "copy_file_range", slow)
+    monkeypatch.setattr("gridmad.transfer.file_copy._SLICE", 4096)
+
+
+@pytest.mark.usefixtures("slow_disk")
+def test_stop_waits_until_copies_under_way_have_cleared_up(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(bytes(4 * MIB))
+    driver = make_driver("--streams", "2")
+    settled: dict[int, DriverError | None] = {}
+    items = [Copy(f"{tmp_path}/source", f"{tmp_path}/copy{index}") for index in range(9)]
+
+    async def run() -> list[str]:
+        copying = asyncio.ensure_future(driver.copy(Batch(items, settled.__setitem__)))
+        while len(os.listdir(tmp_path)) < 3:
+            await asyncio.sleep(0.005)
+        async with asyncio.timeout(0.2):
+            await driver.stop()
+        left = os.listdir(tmp_path)
+        copying.cancel()
+        return left
+
+    assert asyncio.run(run()) == ["source"]
+
+
+@pytest.mark.usefixtures("slow_disk")
+def test_a_copy_past_the_deadline_is_not_put_in_place(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(bytes(4 * MIB))
+    (tmp_path / "copy").write_bytes(b"of a later attempt")
+    item = Copy(f"{tmp_path}/source", f"{tmp_path}/copy")
+    driver = make_driver("--deadline", "0.1", "--timeout", "0", "--streams", "1")
+    start = time.monotonic()
+    # The second has waited for the first when the deadline of both passes.
+    errors = outcomes("copy", item, item, driver=driver)
+    assert time.monotonic() - start < 1
+    assert {str(error) for error in errors} == {"not done within the deadline of 0.1 seconds"}
+    assert (tmp_path / "copy").read_bytes() == b"of a later attempt"
+    assert sorted(os.listdir(tmp_path)) == ["copy", "source"]
+
+
+def test_a_copy_given_up_at_its_very_end_is_not_put_in_place(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"contents")
+    checks = iter([None])
+
+    def check() -> None:
+        if next(checks, "given up"):
+            raise DriverError("given up")
+
+    with pytest.raises(DriverError, match="given up"):
+        copy_file(
+            f"{tmp_path}/source", f"{tmp_path}/copy", is_executable=False, umask=0, check=check
+        )
+    assert os.listdir(tmp_path) == ["source"]
 
 
 def test_time_limit(tmp_path: Path) -> None:
@@ -416,6 +484,31 @@ def test_a_killed_copy_has_no_final_name(tmp_path: Path) -> None:
     (left,) = set(os.listdir(tmp_path)) - {"source"}
     assert left.startswith(".gridmad-")
     assert mode_of(tmp_path / left) == 0o600
+    assert copy(tmp_path / "source", tmp_path / "copy") == ""
+    assert sorted(os.listdir(tmp_path)) == ["copy", "source"]
+
+
+def test_what_may_be_anothers_is_not_cleared_up(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"")
+    host, known = os.uname().nodename, file_copy._pids_known()
+    boot, namespace = known.split("-")
+    parent_start = file_copy._start_time(os.getppid())
+    kept = [
+        f".gridmad-{host}-{known}-{os.getppid()}-{parent_start}-0",
+        f".gridmad-other{host}-{known}-{2**31}-1-0",
+        f".gridmad-{host}-{boot}-9{namespace}-{2**31}-1-0",
+        f".gridmad-{host}-00000000-{namespace}-{2**31}-1-1",
+        f".gridmad-{host}-{known}-{2**31}-1-0.txt",
+        ".gridmad-1b2c-0",
+    ]
+    gone = [f".gridmad-{host}-{known}-{2**31}-1-0", f".gridmad-{host}-00000000-9-5-1-f"]
+    for name in kept + gone:
+        (tmp_path / name).write_bytes(b"")
+    os.utime(tmp_path / gone[1], (0, 0))
+    kept.append(f".gridmad-{host}-{known}-{2**31}-1-d")
+    (tmp_path / kept[-1]).mkdir()
+    assert copy(tmp_path / "source", tmp_path / "copy") == ""
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "copy", "source"])
 
 
 def test_the_destination_is_never_half_there(tmp_path: Path) -> None:

@@ -7,6 +7,10 @@ from gridmad.driver import Batch, Driver, MaybeAwaitable
 from gridmad.errors import DriverError
 from gridmad.transfer.model import Copy
 
+COPY_DEADLINE = 7200.0
+"""Seconds after which the daemon answers a copy in any case, where --deadline says nothing.
+What is put in place later may replace the file of gwd's next attempt."""
+
 Outcomes = MaybeAwaitable[Sequence[DriverError | None] | None]
 
 

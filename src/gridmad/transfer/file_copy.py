@@ -3,6 +3,9 @@
 The bytes go to a temporary file beside the destination, which takes the destination's name
 when it is complete.  The source may grow meanwhile, as a log does: what it holds when its
 end is reached is copied.  One that shrinks was replaced under our hands: an error.
+
+A temporary file's name tells the process that writes it.  What a killed one left is removed
+by the next that writes into the folder.
 """
 # System calls on plain names; objects would cost more than the calls:
 # ruff: noqa: PTH104, PTH108
@@ -11,22 +14,32 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import stat
+import time
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 from gridmad.errors import DriverError
 
 Check = Callable[[], None]
 """Called between slices; raises DriverError when the work is to end."""
 
-_SLICE = 32 << 20
-"""Bytes the kernel copies at a time: some 30 ms between two checks."""
+_SLICE = 8 << 20
+"""Bytes the kernel copies at a time: some 10 ms between two checks."""
 _BUFFER = 1 << 20
 _NULL_DEVICE = os.makedev(1, 3)
 _NOT_HERE = frozenset({errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.EOPNOTSUPP, errno.EPERM})
 """How a kernel or file system says that it cannot copy between these two files."""
 
-_token = os.urandom(5).hex()
+_TEMPORARY = re.compile(
+    r"\.gridmad-(.+)-([0-9a-f]{8}-[0-9]+)-([0-9]+)-([0-9]+)-[0-9a-f]+", re.DOTALL | re.ASCII
+)
+_DAY = 86_400.0
+_MAX_FOLDERS = 10_000
+
+_tidied: set[str] = set()
 _numbers = itertools.count()
 
 
@@ -94,36 +107,94 @@ def _replace(
     check: Check,
 ) -> None:
     folder = destination.rpartition("/")[0]
-    temporary = f"{folder}/.gridmad-{_token}-{next(_numbers):x}"
+    if folder not in _tidied:
+        if len(_tidied) >= _MAX_FOLDERS:
+            _tidied.clear()
+        _tidied.add(folder)
+        _remove_left_behind(folder or "/")
+    temporary = f"{folder}/{_prefix()}-{next(_numbers):x}"
     try:
         file = os.open(
             temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
         )
     except OSError as error:
         raise DriverError(f"cannot write {destination}: {error.strerror}") from None
+    is_open = True
     try:
-        try:
-            copied = _copy_contents(source_file, file, status, check)
-            if copied < status.st_size:
-                raise DriverError(
-                    f"cannot read {source}: it shrank from {status.st_size} to {copied} bytes "
-                    "while it was copied"
-                )
-            written = os.fstat(file).st_size
-            if written != copied:
-                raise DriverError(
-                    f"cannot write {destination}: {written} of {copied} bytes arrived"
-                )
-            os.fchmod(file, mode)
-        finally:
-            os.close(file)  # may be where NFS tells that there was no space
+        copied = _copy_contents(source_file, file, status, check)
+        if copied < status.st_size:
+            raise DriverError(
+                f"cannot read {source}: it shrank from {status.st_size} to {copied} bytes "
+                "while it was copied"
+            )
+        written = os.fstat(file).st_size
+        if written != copied:
+            raise DriverError(f"cannot write {destination}: {written} of {copied} bytes arrived")
+        os.fchmod(file, mode)
+        is_open = False
+        os.close(file)  # may be where NFS tells that there was no space
+        # Who gave the copy up meanwhile may have asked for another one.
+        check()
         os.rename(temporary, destination)
     except BaseException as error:
+        # The name goes first: to free what a long file holds takes longer than a stop may.
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if is_open:
+            with contextlib.suppress(OSError):
+                os.close(file)
         if isinstance(error, OSError):
             raise DriverError(f"cannot copy {source} to {destination}: {error.strerror}") from None
         raise
+
+
+@cache
+def _pids_known() -> str:
+    """Where and while a process id names a process: `BOOT-NAMESPACE`."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+    return f"{boot[:8]}-{Path('/proc/self/ns/pid').stat().st_ino}"
+
+
+@cache
+def _prefix() -> str:
+    """How the names of this process's temporary files begin."""
+    pid = os.getpid()
+    return f".gridmad-{os.uname().nodename}-{_pids_known()}-{pid}-{_start_time(pid)}"
+
+
+def _start_time(pid: int) -> int | None:
+    """Clock ticks since boot (proc(5)); None where no such process runs."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # The name in parentheses may itself hold blanks and parentheses.
+    return int(text.rpartition(b") ")[2].split()[19])
+
+
+def _remove_left_behind(folder: str) -> None:
+    """Remove this user's temporary files whose processes were killed."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if found := _TEMPORARY.fullmatch(entry.name):
+                status = entry.stat(follow_symlinks=False)
+                is_own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+                if is_own and _is_left_behind(found, status.st_mtime):
+                    os.unlink(entry.path)
+
+
+def _is_left_behind(name: re.Match[str], written_at: float) -> bool:
+    """Whether nobody writes the file any more.
+
+    Another machine's processes cannot be seen: their files are left to it.  Nor can those of
+    another boot or container of this machine: their files go when a day has passed.
+    """
+    host, pids_known, pid, start_time = name.groups()
+    if host != os.uname().nodename:
+        return False
+    if pids_known != _pids_known():
+        return time.time() - written_at > _DAY
+    return _start_time(int(pid)) != int(start_time)
 
 
 def _copy_contents(source: int, destination: int, status: os.stat_result, check: Check) -> int:

@@ -10,6 +10,8 @@ the umask.
 """
 
 import argparse
+import asyncio
+import math
 import os
 import re
 import socket
@@ -17,13 +19,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from gridmad.driver import Batch
 from gridmad.errors import DriverError
 from gridmad.options import count, seconds
-from gridmad.transfer.driver import TransferDriver
+from gridmad.transfer.driver import COPY_DEADLINE, TransferDriver
 from gridmad.transfer.file_copy import copy_file
 from gridmad.transfer.model import Copy
 from gridmad.transfer.tree import remove_tree
@@ -45,6 +48,7 @@ class LocalTransfer(TransferDriver):
         self._names = _ALWAYS_HERE | {name.lower() for name in options.host}
         self._full_name: str | None = None
         self._time_limit: float = options.timeout
+        self._deadline: float = options.deadline or COPY_DEADLINE
         self._can_remove_anywhere: bool = options.rmdir_anywhere
         self._has_ended = threading.Event()
         self._umask = os.umask(0o077)
@@ -87,12 +91,14 @@ class LocalTransfer(TransferDriver):
     async def stop(self) -> None:
         """End the copies under way; they leave nothing behind."""
         self._has_ended.set()
-        self._copying.shutdown(wait=False, cancel_futures=True)
         self._directories.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._copying.shutdown, cancel_futures=True)
 
     async def copy(self, copies: Batch[Copy, None]) -> None:
         """Copy files."""
-        await copies.each_in_thread(self._copying, self._copy)
+        # Some time before the daemon's own deadline, which leaves the threads running.
+        end = time.monotonic() + self._deadline - min(1.0, self._deadline / 10)
+        await copies.each_in_thread(self._copying, partial(self._copy, end))
 
     async def mkdir(self, urls: Batch[str, None]) -> None:
         """Make directories."""
@@ -106,13 +112,15 @@ class LocalTransfer(TransferDriver):
         """Look for files and directories."""
         await urls.each_in_thread(self._directories, self._exists)
 
-    def _copy(self, copy: Copy) -> None:
+    def _copy(self, end: float, copy: Copy) -> None:
+        check = self._check(end)
+        check()
         copy_file(
             self._path(copy.source),
             self._path(copy.destination),
             is_executable=copy.is_executable,
             umask=self._umask,
-            check=self._check(),
+            check=check,
         )
 
     def _mkdir(self, url: str) -> None:
@@ -183,14 +191,20 @@ class LocalTransfer(TransferDriver):
             self._full_name = socket.getfqdn().lower()
         return host == self._full_name
 
-    def _check(self) -> Callable[[], None]:
-        end = time.monotonic() + self._time_limit if self._time_limit else None
+    def _check(self, end: float = math.inf) -> Callable[[], None]:
+        """What raises DriverError once the driver is stopped or the time limit or `end`
+        (time.monotonic) has passed.
+        """
+        limit = time.monotonic() + self._time_limit if self._time_limit else math.inf
 
         def check() -> None:
             if self._has_ended.is_set():
                 raise DriverError("the driver was stopped")
-            if end is not None and time.monotonic() > end:
+            now = time.monotonic()
+            if now > limit:
                 raise DriverError(f"not done within {self._time_limit:g} seconds")
+            if now > end:
+                raise DriverError(f"not done within the deadline of {self._deadline:g} seconds")
 
         return check
 

@@ -7,7 +7,7 @@ from gridmad import wire
 from gridmad.driver import Batch
 from gridmad.errors import DriverError
 from gridmad.service import Service, settle
-from gridmad.transfer.driver import Outcomes, TransferDriver
+from gridmad.transfer.driver import COPY_DEADLINE, Outcomes, TransferDriver
 from gridmad.transfer.model import Copy
 from gridmad.wire import Request
 
@@ -28,7 +28,7 @@ class TransferService(Service):
         "MKDIR": 600.0,
         "RMDIR": 600.0,
         "EXISTS": 600.0,
-        "CP": 7200.0,
+        "CP": COPY_DEADLINE,
     }
 
     def __init__(self, driver: TransferDriver) -> None:
