@@ -89,8 +89,8 @@ class Shepherds:
         if not _IS_UTF8:
             try:
                 job = _in_names_of_files(job)
-            except ValueError as error:
-                raise DriverError(f"the job cannot be started: {error}") from None
+            except ValueError as problem:
+                raise DriverError(f"the job cannot be started: {problem}") from None
         directory = self._directory(job)
         executable = _executable(job, directory)
         environment = {**self._environment, **job.environment, MARK: tag}
