@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Awaitable
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -67,6 +68,32 @@ def test_figures_are_those_of_the_machine() -> None:
     assert int(queue["QUEUE_MAXRUNNINGJOBS"]) > 0
     assert int(queue["QUEUE_MAXJOBSINQUEUE"]) > 0
     assert queue["QUEUE_STATUS"] == "enabled"
+
+
+@pytest.mark.parametrize(
+    ("home", "folder"),
+    [("{}/no/home", "{}"), ("{}/file/home", "{}"), (None, "/"), ("", "/"), ("relative", "/")],
+)
+def test_a_home_that_is_not_there(
+    home: str | None, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    def unknown(_user: int) -> NoReturn:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.delenv("HOME")
+    if home is not None:
+        monkeypatch.setenv("HOME", home.format(tmp_path))
+
+    async def ask() -> HostAttributes:
+        machine = driver()
+        await machine.start()
+        return await monitor(machine)
+
+    disk = shutil.disk_usage(folder.format(tmp_path))
+    assert asyncio.run(ask()).host["SIZE_DISK_MB"] == disk.total >> 20
 
 
 def _burn(until: float) -> None:

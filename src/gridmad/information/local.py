@@ -65,7 +65,7 @@ class LocalInformation(InformationDriver):
         self._constant: dict[str, Attribute] = {}
         self._cpus: set[int] = set()
         self._slots = 0
-        self._home = Path.home()
+        self._home = _home()
         self._sample = _Load(0.0, 0.0, 0.0)
         self._attributes: HostAttributes | None = None
         self._measured_at = -float("inf")
@@ -172,7 +172,7 @@ class LocalInformation(InformationDriver):
         cpu_free = round(100 * len(self._cpus) * share)
         free_cpus = cpu_free // 100 + (cpu_free % 100 > BUSY_REMAINDER)
         memory = psutil.virtual_memory()
-        disk = psutil.disk_usage(str(self._home))
+        disk = psutil.disk_usage(_existing(self._home))
         host = self._constant | {
             "CPU_FREE": cpu_free,
             "SIZE_MEM_MB": memory.total // MIB,
@@ -223,6 +223,30 @@ async def _own_name() -> str:
     if _HOST.fullmatch(names[0]):
         return names[0]
     raise DriverError(f"this machine's name {names[0]!r} is none that gwd takes: give --hostname")
+
+
+def _home() -> Path:
+    """The user's home directory; "/" where nobody knows one."""
+    home = os.environ.get("HOME", "")
+    if not home.startswith("/"):
+        import pwd
+
+        try:
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            home = ""
+    return Path("/", home)
+
+
+def _existing(path: Path) -> str:
+    """`path`, or the nearest folder above it that is there and can be reached."""
+    for folder in (path, *path.parents):
+        try:
+            os.statvfs(folder)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue
+        return str(folder)
+    return "/"
 
 
 def _operating_system() -> tuple[str, str]:
