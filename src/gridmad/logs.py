@@ -4,6 +4,7 @@ gwd gives its drivers /dev/null for stderr, so a site that wants logs names a fi
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -12,6 +13,8 @@ import threading
 import time
 from logging import handlers
 from typing import TextIO
+
+from gridmad.errors import UsageError
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 MAX_WAITING = 10_000
@@ -91,16 +94,28 @@ class _Handler(handlers.QueueHandler):
             return
 
 
+def _open(path: str) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        # O_NONBLOCK: opening a named pipe would wait for its reader.
+        descriptor = os.open(path, flags | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        raise UsageError(f"--log-file {path}: {error.strerror}") from None
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
 class Logs:
-    """The log of one process.  `close` lets the last records out, within LAST_RECORDS."""
+    """The log of one process.  `close` lets the last records out, within LAST_RECORDS.
+
+    Raises UsageError where the file cannot be opened.
+    """
 
     def __init__(self, options: argparse.Namespace, stderr: TextIO) -> None:
         stream = stderr
         self._file: TextIO | None = None
-        if options.log_file:
-            descriptor = os.open(
-                options.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
+        if options.log_file is not None:
+            descriptor = _open(options.log_file)
             stream = os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
             self._file = stream
         self._handler = logging.StreamHandler(stream)
@@ -127,4 +142,5 @@ class Logs:
             return
         self._thread.join(LAST_RECORDS)
         if self._file is not None and not self._thread.is_alive():
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._file.close()

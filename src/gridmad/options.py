@@ -3,20 +3,29 @@
 import argparse
 import math
 
+SHORTEST = 0.001
+LONGEST = 1e9
+"""Seconds, some 30 years: more is beyond what timers and servers take."""
+MOST = 1_000_000
+"""What a count may be; gwd counts nothing beyond."""
 
-def seconds(text: str) -> float:
-    """A time in seconds, above zero."""
+
+def seconds(text: str, shortest: float = SHORTEST) -> float:
+    """A time in seconds, from `shortest` to LONGEST."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (0 < value < math.inf):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds above zero")
+    if not (shortest <= value <= LONGEST):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time from {shortest:g} to {LONGEST:g} seconds"
+        )
     return value
 
 
-def count(text: str) -> int:
-    """A whole number above zero."""
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above zero")
-    return int(text)
+def count(text: str, most: int = MOST) -> int:
+    """A whole number from 1 to `most`."""
+    digits = text.lstrip("0") if text.isascii() and text.isdigit() else ""
+    if not digits or len(digits) > len(str(most)) or int(digits) > most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most}")
+    return int(digits)

@@ -5,12 +5,14 @@ scripts/gw_mad_common.sh (gwrc files and PRIORITY).
 """
 
 import contextlib
+import errno
 import logging
 import os
 import re
 import resource
 import shlex
 import signal
+import stat
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_PRIORITY = 19
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_REFUSED = re.compile(r"`|\$\(|\0")
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 
 
@@ -57,20 +60,37 @@ def set_up_environment(executable: str, environment: MutableMapping[str, str]) -
     """Set GW_LOCATION where it is missing, and take over GridWay's gwrc files."""
     if "GW_LOCATION" not in environment:
         folder = Path(executable).absolute().parent
-        if folder.name == "bin":
+        if folder.name == "bin" and _is_gridway(folder.parent):
             environment["GW_LOCATION"] = str(folder.parent)
     location = environment.get("GW_LOCATION")
     files = [Path(location, "etc/gwrc"), Path(location, "etc/gridway/gwrc")] if location else []
-    if "HOME" in environment:
+    if environment.get("HOME", "").startswith("/"):
         files.append(Path(environment["HOME"], ".gwrc"))
     for path in files:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            try:
-                text = path.read_text("utf-8", "surrogateescape")
-            except PermissionError as error:
-                log.warning("%s: %s", path, error.strerror)
-                continue
-            environment.update(parse_gwrc(text, environment, str(path)))
+        try:
+            text = _read_regular(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            log.warning("%s: %s, passed over", path, error.strerror)
+            continue
+        environment.update(parse_gwrc(text, environment, str(path)))
+
+
+def _is_gridway(folder: Path) -> bool:
+    """Whether GridWay is installed there: any Python environment has a bin folder, too."""
+    return any((folder / name).exists() for name in ("etc/gwd.conf", "etc/gwrc", "var"))
+
+
+def _read_regular(path: Path) -> str:
+    """The file as text from which the environment gets the same bytes in any locale."""
+    # O_NONBLOCK: opening a named pipe would wait for its writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no regular file")
+    with os.fdopen(descriptor, "rb") as file:
+        return os.fsdecode(file.read())
 
 
 def parse_gwrc(text: str, environment: Mapping[str, str], name: str = "gwrc") -> dict[str, str]:
@@ -84,7 +104,7 @@ def parse_gwrc(text: str, environment: Mapping[str, str], name: str = "gwrc") ->
     def expand(match: re.Match[str]) -> str:
         return known.get(match[1] or match[2], "")
 
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _ASSIGNMENT.fullmatch(line.strip())
@@ -92,7 +112,7 @@ def parse_gwrc(text: str, environment: Mapping[str, str], name: str = "gwrc") ->
             words = shlex.split(match[2], comments=True) if match else None
         except ValueError:
             words = None
-        if match is None or words is None or len(words) > 1 or re.search(r"`|\$\(", match[2]):
+        if match is None or words is None or len(words) > 1 or _REFUSED.search(match[2]):
             log.warning("%s:%d: no plain VAR=value line, passed over", name, number)
             continue
         value = words[0] if words else ""

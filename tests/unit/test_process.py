@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -61,6 +62,7 @@ def test_gwrc_files_set_variables(text: str, expected: dict[str, str]) -> None:
     [
         "A=$(touch never)", "A=`touch never`", "A=1 B=2", "A=two words", "rm -rf x", "A='open",
         "1A=2", "A B=2", "if true; then", "source other", "A=1; touch never",
+        "A=a\0b",
     ],
 )  # fmt: skip
 def test_gwrc_lines_that_are_no_assignments_are_passed_over(
@@ -89,6 +91,54 @@ def test_without_gwrc_files_and_a_location_nothing_is_set(tmp_path: Path) -> Non
     environment = {"GW_LOCATION": "/nonexistent", "HOME": "/dev/null"}
     process.set_up_environment(str(tmp_path / "bin/driver"), environment)
     assert environment == {"GW_LOCATION": "/nonexistent", "HOME": "/dev/null"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "socket", "link"])
+def test_a_gwrc_that_is_no_file_is_passed_over(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / ".gwrc"
+    with socket.socket(socket.AF_UNIX) as server:
+        if kind == "folder":
+            path.mkdir()
+        elif kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            server.bind(str(path))
+        else:
+            path.symlink_to(path)
+        environment = {"HOME": str(tmp_path)}
+        process.set_up_environment(str(tmp_path / "sbin/driver"), environment)
+    assert environment == {"HOME": str(tmp_path)}
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "POSIX"])
+def test_gwrc_files_give_their_bytes_in_any_locale(tmp_path: Path, locale: str) -> None:
+    (tmp_path / ".gwrc").write_bytes("A='Åland €'\n".encode() + b"B=\xff\x85x\n")
+    seen = subprocess.run(
+        [
+            sys.executable, "-X", "utf8=0", "-c",
+            ("import os; from gridmad import process; "
+             "process.set_up_environment('/sbin/x', os.environ); "
+             "print(os.environb[b'A'], os.environb[b'B'])"),
+        ],
+        env={"HOME": str(tmp_path), "LC_ALL": locale, "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert seen == f"{'Åland €'.encode()!r} {bytes([255, 0x85, 120])!r}\n"
+
+
+@pytest.mark.parametrize("name", ["etc/gwd.conf", "etc/gwrc", "var/acct"])
+def test_gw_location_is_where_gridway_is(tmp_path: Path, name: str) -> None:
+    environment: dict[str, str] = {}
+    process.set_up_environment(str(tmp_path / "bin/driver"), environment)
+    assert environment == {}
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("")
+    process.set_up_environment(str(tmp_path / "bin/driver"), environment)
+    assert environment == {"GW_LOCATION": str(tmp_path)}
 
 
 def run(program: str, keep: Sequence[int] = ()) -> str:

@@ -12,6 +12,7 @@ package makes its executable with `launcher`:
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import os
 import sys
@@ -22,8 +23,8 @@ from typing import NoReturn
 from gridmad import __version__, process
 from gridmad.daemon import Daemon
 from gridmad.driver import Driver
-from gridmad.errors import GridmadError
-from gridmad.logs import Logs
+from gridmad.errors import GridmadError, UsageError
+from gridmad.logs import Logs, one_line
 from gridmad.logs import add_options as add_log_options
 from gridmad.service import Service
 
@@ -39,37 +40,48 @@ def launcher(family: str, module: str) -> Callable[[], NoReturn]:
 
     def main() -> NoReturn:
         process.clear_inheritance()
-        if sys.stderr is None:  # it was closed, and is /dev/null now
+        # What was closed is None, and its descriptor is /dev/null now.
+        if sys.stdout is None:
+            sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        if sys.stderr is None:
             sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         name = Path(sys.argv[0]).name
         try:
             code = _run(name, family, module)
         except GridmadError as error:
-            print(f"{name}: {error}", file=sys.stderr)
+            _say(f"{name}: {error}")
             code = error.exit_code
         except KeyboardInterrupt:
             code = 130
-        sys.stderr.flush()
         # Threads of a hanging back end must not hold up the end.
         os._exit(code)
 
     return main
 
 
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(one_line(text), file=sys.stderr, flush=True)
+
+
 def _run(name: str, family: str, module: str) -> int:
-    process.set_up_environment(sys.argv[0], os.environ)
     service_module, service_name = SERVICES[family]
     service_class: type[Service] = getattr(importlib.import_module(service_module), service_name)
     driver_class: type[Driver] = importlib.import_module(module).DRIVER
     parser = _parser(name, service_class, driver_class)
     try:
         options = parser.parse_args(process.arguments(sys.argv[1:]))
-    except SystemExit as stop:
-        sys.stdout.flush()
-        return int(stop.code or 0)
+    except SystemExit:  # --help or --version
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            _say(f"{name}: stdout: {error.strerror}")
+            return os.EX_IOERR
+        return 0
     logs = Logs(options, sys.stderr)
-    process.lower_priority(os.environ)
     try:
+        process.set_up_environment(sys.argv[0], os.environ)
+        process.lower_priority(os.environ)
         service = service_class(driver_class(options))
         return asyncio.new_event_loop().run_until_complete(_serve(service))
     finally:
@@ -80,10 +92,17 @@ async def _serve(service: Service) -> int:
     return await Daemon(service).run()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} ({self.prog} --help tells the options)")
+
+
 def _parser(
     name: str, service_class: type[Service], driver_class: type[Driver]
 ) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=name,
         description=f"{driver_class.summary} A middleware access driver: GridWay's gwd starts "
         "it and speaks with it on stdin and stdout; at a prompt, type INIT - - - to begin.",
