@@ -62,7 +62,9 @@ def test_staging_url(arguments: tuple[str, ...], url: str) -> None:
     asyncio.run(driver.stop())
 
 
-@pytest.mark.parametrize("url", ["", " ", "gsiftp://h x", "a\nb"])
+@pytest.mark.parametrize(
+    "url", ["", " ", "gsiftp://h x", "gsiftp://h\nb", "foo", "foo:bar", "://h", "gsiftp://"]
+)
 def test_bad_url(url: str) -> None:
     with pytest.raises(UsageError, match="is no URL"):
         make_driver("-u", url)

@@ -3,6 +3,8 @@
 import argparse
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -215,5 +217,40 @@ def test_paths_are_found_below_gw_location_or_here(
 
 
 def test_a_list_that_is_not_there_is_an_error_of_usage(location: Path) -> None:
-    with pytest.raises(UsageError, match=r"etc/other\.list: no such host list"):
+    with pytest.raises(UsageError) as told:
         driver("etc/other.list")
+    assert str(told.value) == (
+        "-l etc/other.list: no such host list: there is no file "
+        f"{location}/etc/other.list nor {Path.cwd()}/etc/other.list"
+    )
+    with pytest.raises(UsageError, match=f"there is no file {location}$"):
+        driver(str(location))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(location: Path, hosts: Look) -> None:
+    for name in ("host.list", "a.attr"):
+        path = location / "etc" / name
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    found = hosts()
+    assert list(found) == ["a.example", "b.example"]
+    assert found["a.example"].host == {"NODECOUNT": 1}
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_names_of_files_are_bytes_in_any_locale(tmp_path: Path, locale: str) -> None:
+    names = ["h€st", b"\xff\x85".decode("utf-8", "surrogateescape")]
+    for name in names:
+        (tmp_path / name).write_text("NODECOUNT=1")
+    text = "".join(f"host{number} {name}\n" for number, name in enumerate(names))
+    (tmp_path / "Å.list").write_bytes(text.encode("utf-8", "surrogateescape"))
+    code = (
+        "import sys; from gridmad.information.hostlist import HostList; "
+        "hosts = HostList(sys.argv[1]); hosts.refresh(); print(*hosts.attributes)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", code, "Å.list"],
+        env={"GW_LOCATION": str(tmp_path), "LC_ALL": locale, "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        check=True,
+    )
+    assert told.stdout == b"host0 host1\n"

@@ -5,6 +5,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 BDII_PORT = 2170
 LDAPS_PORT = 636
+MAX_REPORTED = 100_000
+"""Problems that are remembered, to be logged only once."""
 BASE = "mds-vo-name=local,o=grid"
 
 Hosts = Mapping[str, HostAttributes]
@@ -111,7 +114,7 @@ class BdiiInformation(InformationDriver):
         parser.add_argument(
             "--refresh",
             metavar="SECONDS",
-            type=seconds,
+            type=partial(seconds, shortest=1.0),
             default=120.0,
             help="how often the BDII is read while somebody asks (default: %(default)g)",
         )
@@ -227,6 +230,8 @@ class BdiiInformation(InformationDriver):
 
     def _report(self, problem: str) -> None:
         if problem not in self._reported:
+            if len(self._reported) >= MAX_REPORTED:
+                self._reported.clear()
             self._reported.add(problem)
             log.warning("%s", problem)
 

@@ -31,11 +31,24 @@ Signature = tuple[int, int, int]
 
 def resolve(path: str) -> Path:
     """`path` below $GW_LOCATION, or where it is not there, below the current folder."""
+    first, *others = _places(path)
+    return next((other for other in others if not first.exists() and other.exists()), first)
+
+
+def _places(path: str) -> list[Path]:
+    """Where a file of that name may be."""
     location = os.environ.get("GW_LOCATION")
-    below = Path(location, path) if location else None
-    if below is not None and (below.exists() or not Path(path).exists()):
-        return below
-    return Path(path).absolute()
+    here = Path(path).absolute()
+    return list(dict.fromkeys([Path(location, path), here] if location else [here]))
+
+
+def _lines(data: bytes) -> list[str]:
+    return data.decode("utf-8-sig", "surrogateescape").split("\n")
+
+
+def _file_name(text: str) -> str:
+    """The name whose bytes stand in the list, whatever the locale says about names of files."""
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
 class _File:
@@ -84,7 +97,8 @@ class HostList:
         """Raises UsageError where there is no file at `path`."""
         self.path = resolve(path)
         if not self.path.is_file():
-            raise UsageError(f"{self.path}: no such host list; name an existing file")
+            places = " nor ".join(map(str, _places(path)))
+            raise UsageError(f"-l {path}: no such host list: there is no file {places}")
         self.attributes: dict[str, HostAttributes] = {}
         """Of each host that has some, in the order of the list."""
         self._list = _File(self.path)
@@ -126,7 +140,7 @@ class HostList:
             return False
         self._logged.clear()
         entries: dict[str, _Entry] = {}
-        for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
+        for number, line in enumerate(_lines(data), 1):
             words = line.split(maxsplit=1)
             if not words or words[0].startswith("#"):
                 continue
@@ -142,7 +156,7 @@ class HostList:
         return True
 
     def _entry(self, host: str, number: int, name: str | None) -> _Entry:
-        path = resolve(name) if name is not None else None
+        path = resolve(_file_name(name)) if name is not None else None
         known = self._entries.get(host)
         if known is not None and known.path == path:
             known.line = number
@@ -163,7 +177,7 @@ class HostList:
             return False
         if data is None:
             return False
-        attributes, problems = parse_attributes(data.decode("utf-8", "replace"))
+        attributes, problems = parse_attributes(data.decode("utf-8-sig", "replace"))
         for problem in problems:
             self._complain(f"{entry.path}:{problem.line}: {problem.text}")
         if not attributes.host and not attributes.queues:

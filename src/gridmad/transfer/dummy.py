@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import ClassVar
@@ -28,6 +29,7 @@ _START_TIME = 4.0
 _STOP_TIME = 0.3
 _WRAPPER_OUTPUTS = ("stdout.wrapper", "stderr.wrapper")
 _READABLE = 0o644
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/]\S*")
 
 
 class DummyTransfer(TransferDriver):
@@ -43,8 +45,8 @@ class DummyTransfer(TransferDriver):
         # As in GridWay's own, -u goes before -g, and -g before -i.
         self._arguments: list[str] | None = None
         if options.url is not None:
-            if not options.url.isprintable() or not options.url or " " in options.url:
-                raise UsageError(f"-u {options.url!r} is no URL")
+            if not _URL.fullmatch(options.url) or not options.url.isprintable():
+                raise UsageError(f"-u {options.url!r} is no URL: write SCHEME://HOST[:PORT]")
             self.staging_url = options.url
         elif options.gass:
             self._arguments = []

@@ -36,6 +36,7 @@ _ALWAYS_HERE = frozenset({"", "localhost", "127.0.0.1", "::1"})
 _JOB_DIRECTORY = re.compile(r"\.gw_.+_[0-9]+", re.DOTALL | re.ASCII)
 _JOB_DIRECTORY_MODE = 0o700
 _DIRECTORY_STREAMS = 2
+_MOST_STREAMS = 256
 
 
 class LocalTransfer(TransferDriver):
@@ -63,6 +64,7 @@ class LocalTransfer(TransferDriver):
         parser.add_argument(
             "--host",
             action="append",
+            type=_host_name,
             default=[],
             metavar="NAME",
             help="another name under which this machine occurs in URLs (may be repeated); "
@@ -70,7 +72,7 @@ class LocalTransfer(TransferDriver):
         )
         parser.add_argument(
             "--streams",
-            type=count,
+            type=partial(count, most=_MOST_STREAMS),
             default=4,
             metavar="N",
             help="copy at most N files at a time (default: %(default)s)",
@@ -207,6 +209,12 @@ class LocalTransfer(TransferDriver):
                 raise DriverError(f"not done within the deadline of {self._deadline:g} seconds")
 
         return check
+
+
+def _host_name(text: str) -> str:
+    if not re.fullmatch(r"[^\s/@\[\]]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a host")
+    return text
 
 
 def _time_limit(text: str) -> float:
