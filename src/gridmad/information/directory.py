@@ -6,6 +6,7 @@ known here.
 
 import math
 import os
+import re
 import socket
 import ssl
 import time
@@ -24,6 +25,11 @@ PAGE = 1000
 READ_SIZE = 1 << 16
 PAGED_RESULTS = "1.2.840.113556.1.4.319"
 SEARCH_RESULT_ENTRY = 4
+MAX_REASON = 300
+"""Characters of a reason: some errors quote whole messages."""
+
+_WRAPPED = re.compile(r"""\((["'])(.*)\1,?\)""")
+_OTHER_NAME = re.compile(r"certificate \{.*\} doesn't match any name in \[(.*)\]")
 
 
 class Directory:
@@ -44,7 +50,10 @@ class Directory:
         Raises TransientError where the server cannot be reached, takes longer than the
         time-out for an operation, or gives less than everything.
         """
-        connection = self._connection()
+        try:
+            connection = self._connection()
+        except LDAPException as error:
+            raise TransientError(f"{self.url}: {_text(error)}") from None
         try:
             connection.bind()
             self._check(connection.result)
@@ -200,4 +209,8 @@ def _text(error: Exception) -> str:
         if not isinstance(inner, Exception):
             break
         error = inner
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
+    while found := _WRAPPED.fullmatch(text):
+        text = found[2]
+    text = _OTHER_NAME.sub(r"the server's certificate does not name \1", text)
+    return text[:MAX_REASON] or type(error).__name__

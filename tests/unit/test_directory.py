@@ -1,0 +1,40 @@
+"""What is told of a directory that cannot be read."""
+
+import pytest
+from ldap3.core.exceptions import LDAPSocketOpenError
+
+from gridmad.errors import TransientError
+from gridmad.information.directory import MAX_REASON, Directory, _text
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            LDAPSocketOpenError("('socket ssl wrapping error: [SSL] verify failed (_ssl.c:1)',)"),
+            "socket ssl wrapping error: [SSL] verify failed (_ssl.c:1)",
+        ),
+        (
+            LDAPSocketOpenError("(\"('closed by the server',)\",)"),
+            "closed by the server",
+        ),
+        (
+            LDAPSocketOpenError(
+                "socket ssl wrapping error: certificate {'subject': ((('commonName', "
+                "'other.example'),),), 'version': 3} doesn't match any name in ['localhost'] "
+            ),
+            "socket ssl wrapping error: the server's certificate does not name 'localhost'",
+        ),
+        (LDAPSocketOpenError("unable to open socket", [(OSError("refused"), ())]), "refused"),
+        (OSError("x" * 5000), "x" * MAX_REASON),
+        (OSError(), "OSError"),
+    ],
+)
+def test_the_reason_is_one_readable_line(error: Exception, text: str) -> None:
+    assert _text(error) == text
+
+
+def test_certificates_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("X509_CERT_DIR", "/nonexistent")
+    with pytest.raises(TransientError, match=r"^ldaps://localhost:1/o=grid: "):
+        Directory("localhost", 1, True, "o=grid", 1.0).fetch([])
