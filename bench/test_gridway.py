@@ -75,11 +75,14 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GridWay]:
             Mad(family, str(programs / f"gw_{family}_mad_drm4g.py"))
             for family in ("im", "em", "tm")
         ],
+        may_outlive=True,
     )
 
 
-def serve(folder: Path, information: Mad, execution: Mad, transfer: Mad) -> Iterator[GridWay]:
-    """A gwd that knows its host."""
+def serve(
+    folder: Path, information: Mad, execution: Mad, transfer: Mad, *, may_outlive: bool = False
+) -> Iterator[GridWay]:
+    """A gwd that knows its host; other people's drivers may outlive it and are ended then."""
     gridway = GridWay(
         folder,
         information=[information],
@@ -90,6 +93,8 @@ def serve(folder: Path, information: Mad, execution: Mad, transfer: Mad) -> Iter
     with gridway:
         gridway.wait_for_host()
         yield gridway
+        if may_outlive:
+            gridway.stop()
 
 
 def run(gridway: GridWay, folder: Path, tasks: int) -> float:
