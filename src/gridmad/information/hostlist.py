@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gridmad.driver import file_name
 from gridmad.errors import UsageError
 from gridmad.information.attributes import parse_attributes
 from gridmad.information.model import HostAttributes
@@ -44,11 +45,6 @@ def _places(path: str) -> list[Path]:
 
 def _lines(data: bytes) -> list[str]:
     return data.decode("utf-8-sig", "surrogateescape").split("\n")
-
-
-def _file_name(text: str) -> str:
-    """The name whose bytes stand in the list, whatever the locale says about names of files."""
-    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
 class _File:
@@ -156,7 +152,7 @@ class HostList:
         return True
 
     def _entry(self, host: str, number: int, name: str | None) -> _Entry:
-        path = resolve(_file_name(name)) if name is not None else None
+        path = resolve(file_name(name)) if name is not None else None
         known = self._entries.get(host)
         if known is not None and known.path == path:
             known.line = number

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from gridmad.driver import Batch
+from gridmad.driver import Batch, file_name
 from gridmad.errors import DriverError
 from gridmad.options import count, seconds
 from gridmad.transfer.driver import COPY_DEADLINE, TransferDriver
@@ -179,7 +179,7 @@ class LocalTransfer(TransferDriver):
         user = url.home_user
         path = url.path if user is None else f"{_home(user)}/{url.steps}"
         # Requests are UTF-8, whatever the locale says about the names of files.
-        return os.fsdecode(path.encode("utf-8", "surrogateescape"))
+        return file_name(path)
 
     def _is_here(self, host: str) -> bool:
         if host in self._names:
