@@ -27,6 +27,7 @@ help:
 
 .PHONY: demo
 demo: setup
+	@.ci/prerequisites broker
 	@$(BIN)/python -B -m tests.system.demo
 
 .PHONY: test
