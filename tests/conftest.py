@@ -1,3 +1,3 @@
 """Fixtures that start real servers, for all tests."""
 
-pytest_plugins = ["tests.services.slapd"]
+pytest_plugins = ["tests.services.slapd", "tests.services.brokers"]
