@@ -1,0 +1,1 @@
+"""A running job's output, live, through a STOMP broker (PROTOCOL.md)."""
