@@ -3,6 +3,7 @@
 import re
 import tracemalloc
 import unicodedata
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -31,7 +32,7 @@ CUTS = st.lists(st.integers(0, 200), max_size=8)
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(edges)]
 
 
 def shown(data: bytes, colours: bool = True) -> bytes:
