@@ -16,6 +16,10 @@
 
 src/gridmad/peek/PROTOCOL.md, section 3, has the rules.  Everything here is a function of
 bytes; nothing does I/O.  The plain-Python specification is tests/peek_specification.py.
+
+The GIL is kept: to copy and check a frame takes 3 microseconds at most, and a thread that
+lets go for that may wait five milliseconds to get it back (measured beside one that
+computes: half the rate; between two that encode: no gain).
 """
 
 import hmac
@@ -238,8 +242,6 @@ cdef enum:
 
     RAW = 65536
     BODY = 262144
-    # Bytes from which the GIL is released: a hand-over costs more than the work on less.
-    LARGE = 512
 
 cdef const char* VERSION = b"MPK1"
 cdef uint64_t MAX_NUMBER = (<uint64_t>1 << 63) - 1
@@ -279,14 +281,16 @@ cdef bytes _authenticate(object mac, const uint8_t* frame, size_t length):
 # ---------------------------------------------------------------- frames
 
 cdef object _decompress = None
+cdef object _LZ4BlockError = None
 
 
 cdef object _load():
-    global _decompress
+    global _decompress, _LZ4BlockError
     try:
-        from lz4.block import decompress
+        from lz4.block import LZ4BlockError, decompress
     except ImportError:
         raise MissingDependencyError("lz4", "peek") from None
+    _LZ4BlockError = LZ4BlockError
     _decompress = decompress
     return decompress
 
@@ -335,12 +339,10 @@ cdef class Frame:
         )
         try:
             data = decompress(block, uncompressed_size=self.raw_length)
-        except (RuntimeError, ValueError):
+        except _LZ4BlockError:
             raise FrameError("the LZ4 block of a chunk is damaged") from None
         if PyBytes_GET_SIZE(data) != self.raw_length:
-            raise FrameError(
-                f"a chunk holds {len(data)} bytes, not {self.raw_length}"
-            )
+            raise FrameError(f"a chunk holds {len(data)} bytes, not {self.raw_length}")
         return data
 
 
@@ -393,13 +395,8 @@ def encode(
         put64(start + OFFSET, <uint64_t>offset)
         put64(start + TIME, <uint64_t>time)
         put32(start + ENCODED_SIZE, encoded)
-        if encoded < LARGE:
-            memcpy(start + HEADER, view.buf, encoded)
-            put32(start + CHECKSUM, _checksum(start, encoded))
-        else:
-            with nogil:
-                memcpy(start + HEADER, view.buf, encoded)
-                put32(start + CHECKSUM, _checksum(start, encoded))
+        memcpy(start + HEADER, view.buf, encoded)
+        put32(start + CHECKSUM, _checksum(start, encoded))
     finally:
         PyBuffer_Release(&view)
     if flags & AUTHENTICATED:
@@ -468,8 +465,7 @@ def decode(bytes body not None, mac=None):
     return frames, damaged
 
 
-cdef bint _is_sound(const uint8_t* frame, uint16_t flags, uint32_t raw, uint32_t encoded) noexcept:
-    cdef uint32_t checksum
+cdef bint _is_sound(const uint8_t* frame, uint16_t flags, uint32_t raw, uint32_t encoded) noexcept nogil:
     cdef uint64_t offset = get64(frame + OFFSET)
     if not _is_type(frame[TYPE]) or not _fits(frame[TYPE], frame[SOURCE]):
         return False
@@ -484,12 +480,7 @@ cdef bint _is_sound(const uint8_t* frame, uint16_t flags, uint32_t raw, uint32_t
         return False
     if get64(frame + TIME) > MAX_NUMBER:
         return False
-    if encoded < LARGE:
-        checksum = _checksum(frame, encoded)
-    else:
-        with nogil:
-            checksum = _checksum(frame, encoded)
-    return checksum == get32(frame + CHECKSUM)
+    return _checksum(frame, encoded) == get32(frame + CHECKSUM)
 
 
 cdef bint _is_authentic(object mac, const uint8_t* frame, uint32_t encoded) except -1:
