@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -71,6 +72,7 @@ class Proxy:
     def freeze(self) -> None:
         """Hold everything: connections look open, but nothing passes, not even their end."""
         self._is_frozen = True
+        self._kick()
 
     def thaw(self) -> None:
         """Pass on what was held."""
@@ -118,8 +120,8 @@ class Proxy:
                     with self._lock:
                         timeout = self._register(selector)
                 else:
-                    timeout = 0.05
-                ready = {key.fileobj: mask for key, mask in selector.select(timeout)}
+                    timeout = None
+                ready: dict[object, int] = {key.fileobj: mask for key, mask in selector.select(timeout)}
             if self._woken in ready:
                 self._woken.recv(4096)
             if self._is_frozen:
@@ -168,7 +170,7 @@ class Proxy:
         self._directions.extend(pair)
         self._pairs[client] = self._pairs[server] = pair
 
-    def _serve(self, direction: _Direction, ready: dict[object, int]) -> None:
+    def _serve(self, direction: _Direction, ready: Mapping[object, int]) -> None:
         try:
             if ready.get(direction.source, 0) & selectors.EVENT_READ and not direction.ended:
                 with contextlib.suppress(BlockingIOError):
@@ -181,7 +183,8 @@ class Proxy:
                 if not data:
                     direction.target.shutdown(socket.SHUT_WR)
                     direction.pieces.popleft()
-                    if all(other.ended for other in self._pairs[direction.source]):
+                    pair = self._pairs[direction.source]
+                    if all(other.ended and not other.pieces for other in pair):
                         self._drop(direction)
                     return
                 try:

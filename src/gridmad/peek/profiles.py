@@ -1,0 +1,131 @@
+"""How brokers differ, in one table (section 10 of PROTOCOL.md).
+
+A profile is chosen by the `server` header of the broker's CONNECTED frame.  All that differs
+in what is sent is in it; nothing else asks which broker it talks to.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+
+class Role(Enum):
+    """What a destination is for (section 2 of PROTOCOL.md)."""
+
+    CONTROL = "control"
+    DATA = "data"
+    PARK = "park"
+    TOKEN = "token"  # noqa: S105 - no password
+    ROLL = "roll"
+    PRESENT = "present"
+
+
+NO_ARGUMENTS: Final[dict[Role, dict[str, str]]] = {}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one kind of broker wants to be told, and how."""
+
+    name: str
+    server: str
+    """What the `server` header begins with."""
+    prefetch: str | None
+    """Header of SUBSCRIBE that bounds what may be delivered and not yet acknowledged."""
+    prefetch_scale: int
+    """Its unit: 1 for messages, or the bytes that one message is taken for."""
+    expires_after: str | None
+    """Header of SEND with the time to live in milliseconds."""
+    expires_at: str | None
+    """Header of SEND with the time of expiry in milliseconds since 1970."""
+    acknowledges_one: bool
+    """Whether each message has to be acknowledged by itself."""
+    max_body: int
+    """Bytes of a body that the broker takes as it comes."""
+    arguments: dict[Role, dict[str, str]] = field(default_factory=lambda: NO_ARGUMENTS)
+    """Headers that make the queue what it is, the same in SEND and SUBSCRIBE."""
+
+    def subscribe(self, role: Role, prefetch: int) -> dict[str, str]:
+        """Headers of SUBSCRIBE; at most `prefetch` messages unacknowledged (0: no bound)."""
+        headers = {
+            "ack": "client-individual" if self.acknowledges_one else "client",
+            **self.arguments.get(role, {}),
+        }
+        if prefetch and self.prefetch:
+            headers[self.prefetch] = str(prefetch * self.prefetch_scale)
+        return headers
+
+    def send(
+        self, role: Role, *, persistent: bool, expires: float | None, time: float
+    ) -> dict[str, str]:
+        """Headers of SEND; the message expires after that many seconds from `time` (Unix)."""
+        headers = {
+            "persistent": "true" if persistent else "false",
+            **self.arguments.get(role, {}),
+        }
+        if expires is not None:
+            if self.expires_after:
+                headers[self.expires_after] = str(max(1, int(expires * 1000)))
+            if self.expires_at:
+                headers[self.expires_at] = str(int((time + expires) * 1000))
+        return headers
+
+
+# A queue of one client or one `ls` goes with it: RabbitMQ removes it when it was unused that
+# long.  ActiveMQ and Artemis remove queues that are empty and unused by themselves.
+SHORT_LIVED: Final = {"x-expires": "600000"}
+
+RABBITMQ: Final = Profile(
+    name="RabbitMQ",
+    server="RabbitMQ",
+    prefetch="prefetch-count",
+    prefetch_scale=1,
+    expires_after="expiration",
+    expires_at=None,
+    # Its cumulative acknowledgement takes what was delivered before on all subscriptions of
+    # the connection, a TOKEN that has to wait among it.
+    acknowledges_one=True,
+    max_body=4 << 20,
+    arguments={Role.DATA: SHORT_LIVED, Role.PRESENT: SHORT_LIVED},
+)
+ACTIVEMQ: Final = Profile(
+    name="ActiveMQ",
+    server="ActiveMQ",
+    prefetch="activemq.prefetchSize",
+    prefetch_scale=1,
+    expires_after=None,
+    expires_at="expires",
+    acknowledges_one=False,
+    max_body=100 << 20,
+)
+ARTEMIS: Final = Profile(
+    name="ActiveMQ Artemis",
+    server="ActiveMQ-Artemis",
+    # In bytes, and so little by default that one chunk would wait for the other.
+    prefetch="consumer-window-size",
+    prefetch_scale=65_536,
+    expires_after=None,
+    expires_at="expires",
+    acknowledges_one=False,
+    max_body=100 << 20,
+)
+OTHER: Final = Profile(
+    name="STOMP broker",
+    server="",
+    prefetch=None,
+    prefetch_scale=1,
+    expires_after="expiration",
+    expires_at="expires",
+    # Every broker can do it, and not every one counts per subscription.
+    acknowledges_one=True,
+    max_body=4 << 20,
+)
+
+PROFILES: Final = (RABBITMQ, ARTEMIS, ACTIVEMQ, OTHER)
+
+
+def choose(server: str) -> Profile:
+    """The profile for a `server` header, such as "ActiveMQ/5.17.2"."""
+    if server.startswith("apache-activemq-artemis"):
+        return ARTEMIS
+    return next(profile for profile in PROFILES if server.startswith(profile.server))
