@@ -40,7 +40,7 @@ COMPRESS_FROM: Final = 512
 ACCELERATION: Final = 3
 """LZ4's, of which each step is faster and leaves more.  Logs in chunks of 64 KiB shrink, at so
 many ns a byte: 1 2.55x/1.35, 2 2.47x/1.27, 3 2.37x/1.14, 4 2.38x/1.14, 6 2.27x/1.10, 8
-2.10x/0.95.  3 is the knee: two thirds of what 8 saves, and well above 2.3x."""
+2.10x/0.95.  3 is the knee: half of the time that 8 saves, and above 2.3x."""
 
 
 class FrameType(IntEnum):
