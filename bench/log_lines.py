@@ -1,7 +1,7 @@
 """Job-log text: what the benches of peek read, compress and send.
 
-Deterministic, made at several hundred MB/s, and about as compressible as the logs of real
-jobs: LZ4 at chunks of 64 KiB makes 2.4 times less of it.
+Deterministic.  20 MB are made in half a second, once, and repeated at the speed of copying.
+LZ4 at chunks of 64 KiB makes 2.4 times less of it (acceleration 3; 2.5 times at 1).
 """
 
 import random
