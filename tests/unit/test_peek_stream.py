@@ -56,9 +56,9 @@ def test_destinations() -> None:
     assert destinations.control == "/queue/control.job.job-1"
     assert destinations.data(CLIENT) == f"/queue/data.job-1.{CLIENT}"
     assert destinations.park == "/queue/data.job-1"
-    assert destinations.token == "/queue/data.job-1.token"
+    assert destinations.token == "/queue/control.token.job-1"
     assert destinations.roll == "/topic/peek.roll"
-    assert destinations.present(CLIENT) == f"/queue/data.roll.{CLIENT}"
+    assert destinations.present(CLIENT) == f"/queue/control.roll.{CLIENT}"
 
 
 def test_other_templates() -> None:

@@ -53,9 +53,9 @@ class Templates:
     control: str = _template("/queue/control.job.<id>", "id")
     data: str = _template("/queue/data.<id>.<client>", "id", "client")
     park: str = _template("/queue/data.<id>", "id")
-    token: str = _template("/queue/data.<id>.token", "id")
+    token: str = _template("/queue/control.token.<id>", "id")
     roll: str = _template("/topic/peek.roll")
-    present: str = _template("/queue/data.roll.<client>", "client")
+    present: str = _template("/queue/control.roll.<client>", "client")
 
     def __post_init__(self) -> None:
         templates: dict[str, str] = {}
