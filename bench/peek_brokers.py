@@ -1,0 +1,83 @@
+"""The brokers that the peek benches run through, and the log that goes through them.
+
+    peek_brokers.py NAME FOLDER ADDRESS
+
+As a program: serve until stdin ends; the line on stdout is the port, login, password and
+process.  In this way a broker can run in a network of its own.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.log_lines import log_text
+from bench.peek_players import Place, Text, listener
+from tests.services import activemq, rabbitmq
+from tests.services.activemq import ActiveMQ
+from tests.services.rabbitmq import RabbitMQ
+from tests.services.required import skip_without
+from tests.services.stomp_server import StompServer
+
+NAMES = ("rabbitmq", "activemq")
+CYCLE = 19_999_999
+"""Bytes after which the log repeats: no multiple of a chunk."""
+
+
+class QueueingActiveMQ(ActiveMQ):
+    """One that keeps a queue in memory, and makes a sender wait when its 256 MiB are full.
+
+    By default ActiveMQ writes what does not fit to its disk: plain stomp.py, which floods
+    the broker, then has half its speed or less, and the disk would be measured.
+    """
+
+    def _configure(self) -> None:
+        super()._configure()
+        file = self.folder / "activemq.xml"
+        before = 'timeBeforeDispatchStarts="0"/>'
+        after = 'timeBeforeDispatchStarts="0"><pendingQueuePolicy><vmQueueCursor/>'
+        configuration = file.read_text()
+        assert before in configuration
+        file.write_text(
+            configuration.replace(before, f"{after}</pendingQueuePolicy></policyEntry>", 1)
+        )
+
+
+def require(name: str) -> None:
+    """Skip the bench where the broker is not installed."""
+    problem = {"rabbitmq": rabbitmq, "activemq": activemq}[name].missing()
+    if problem:
+        skip_without(name, problem)
+
+
+@contextlib.contextmanager
+def serve(name: str, folder: Path, address: str = "127.0.0.1") -> Iterator[Place]:
+    """A broker that is to be measured."""
+    server: StompServer = (
+        RabbitMQ(folder, address=address)
+        if name == "rabbitmq"
+        else QueueingActiveMQ(folder, address=address, is_warm=True)
+    )
+    with server:
+        process = listener(server.stomp_port)
+        yield Place(name, address, server.stomp_port, server.login, server.password, process)
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
+    """What the jobs print."""
+    file = tmp_path_factory.mktemp("log") / "text"
+    file.write_bytes(log_text(CYCLE))
+    return Text(file)
+
+
+def main(name: str, folder: str, address: str) -> None:
+    with serve(name, Path(folder), address) as place:
+        print(place.port, place.login, place.password, place.process, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
