@@ -27,7 +27,7 @@ from gridmad.peek.values import (
 )
 
 if TYPE_CHECKING:
-    from gridmad.peek.broker import Endpoint, Login
+    from gridmad.peek.channel import Endpoint, Login
     from gridmad.peek.stream import Templates
 
 DEFAULT_TIMEOUT: Final = 120.0
@@ -250,13 +250,13 @@ class Layers:
 
     def endpoints(self) -> "list[Endpoint]":
         """The brokers as the connection takes them."""
-        from gridmad.peek.broker import Endpoint  # only what connects pays for its library
+        from gridmad.peek.channel import Endpoint  # TLS is loaded by what connects
 
         return [Endpoint(*one) for one in self.addresses()]
 
     def login(self) -> "Login":
         """How to log in, with the password from where it is kept (see `password`)."""
-        from gridmad.peek.broker import Login
+        from gridmad.peek.channel import Login
 
         certificate = self.value("certificate", path, None)
         key = self.value("certificate-key", path, None)
@@ -267,8 +267,8 @@ class Layers:
             if file is not None:
                 _readable(file, what)
         user = self.value("user", _header, None)
-        password = self.password()
-        if password is not None and user is None:
+        password = None if user is None else self.password()
+        if user is None and ("password" in self.options or "password_file" in self.options):
             raise UsageError("a password without a user: -U USER")
         return Login(
             user=user,
