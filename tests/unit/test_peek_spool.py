@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridmad.peek.frame import Codec, FrameType
+from gridmad.peek.log import entry
 from gridmad.peek.messages import Gap
 from gridmad.peek.segments import Segment
-from gridmad.peek.spool import BLOCK, Spool, entry
+from gridmad.peek.spool import BLOCK, Spool
 
 CODEC = Codec("spool-test")
 

@@ -11,7 +11,6 @@ Frames have numbers, from 0, by their place in the log; the oldest ones can be g
 """
 
 import logging
-import struct
 import tempfile
 import threading
 from bisect import bisect_right
@@ -19,10 +18,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-from gridmad.peek.frame import HEADER_LENGTH, MAC_LENGTH, Frame, FrameType, Source
-from gridmad.peek.messages import Gap
+from gridmad.peek.frame import Frame, FrameType, Source
+from gridmad.peek.log import Entry, entry, split
 from gridmad.peek.segments import Segment
 
 LOGGER = logging.getLogger(__name__)
@@ -37,45 +36,6 @@ SEGMENT: Final = 8 << 20
 
 # What the memory holds of a frame beside its bytes: an object's head and a place in a list.
 _OVERHEAD: Final = 64
-_HEADER: Final = struct.Struct("<4xBBH4xIQQQI4x")  # PROTOCOL.md, section 3
-_MAC: Final = 2
-
-assert _HEADER.size == HEADER_LENGTH
-
-
-class Entry(NamedTuple):
-    """What the header of a frame in the log says; a gap's length is that of what is missing."""
-
-    type: int
-    source: int
-    sequence: int
-    offset: int
-    length: int
-    time: int
-
-    @property
-    def end(self) -> int:
-        """The offset behind it."""
-        return self.offset + self.length
-
-
-def entry(frame: bytes) -> Entry:
-    """Read the header of a frame that was made here."""
-    kind, source, _, length, sequence, offset, time, _ = _HEADER.unpack_from(frame)
-    if kind == FrameType.GAP:
-        length = Gap.decode(frame[HEADER_LENGTH : HEADER_LENGTH + length]).length
-    return Entry(kind, source, sequence, offset, length, time)
-
-
-def _split(data: bytes) -> list[bytes]:
-    frames = []
-    begin = 0
-    while begin < len(data):
-        fields = _HEADER.unpack_from(data, begin)
-        end = begin + HEADER_LENGTH + fields[7] + (MAC_LENGTH if fields[2] & _MAC else 0)
-        frames.append(data[begin:end])
-        begin = end
-    return frames
 
 
 @dataclass(slots=True)
@@ -259,7 +219,7 @@ class Spool:
             index = segment.find(_NUMBER, number)
             first = segment.key(index)[_NUMBER]
         # The segment lives while it is read, even when the spool drops it meanwhile.
-        return first, _split(segment.read(index))
+        return first, split(segment.read(index))
 
     def locate(self, source: int, offset: int) -> int:
         """The number of a frame from which on to look for an offset: its block's first."""
