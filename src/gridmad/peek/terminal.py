@@ -26,6 +26,7 @@ from typing import Final, Literal, Protocol
 from gridmad._screen import Screen
 from gridmad.errors import UsageError
 from gridmad.peek.errors import PeekError
+from gridmad.peek.notices import printable
 
 MAX_LINE: Final = 1 << 20
 """Bytes of a line that are kept until its end is there; a longer one comes in parts."""
@@ -286,8 +287,7 @@ class TerminalSink:
     def say(self, text: str) -> None:
         """Write a notice on a line of its own, to stderr.  The text may be a stranger's."""
         outlet = self._outlets[STDERR]
-        safe = "".join(letter if letter.isprintable() else "?" for letter in text)
-        line = f"[msgpeek: {safe}]".encode("utf-8", "replace")
+        line = f"[msgpeek: {printable(text)}]".encode()
         if outlet.has_colour:
             line = b"\x1b[33m" + line + b"\x1b[39m"
         self._end_line(outlet)
@@ -363,7 +363,7 @@ class TerminalSink:
         is_jsonl = self._options.format == "jsonl"
         name = NAMES[source].encode()
         shown: list[bytes] = []
-        last_time, moment = -1, ""
+        last_time, stamp = -1, b""
         for offset, time, line, is_whole in lines:
             if self._pattern is not None:
                 # Colours are not part of what a line says.
@@ -375,11 +375,11 @@ class TerminalSink:
             if is_jsonl:
                 if time != last_time:
                     last_time = time
-                    moment = _moment(time).isoformat(timespec="milliseconds")[:-6] + "Z"
+                    stamp = _moment(time).isoformat(timespec="milliseconds")[:-6].encode() + b"Z"
                 shown.append(
                     b'{"time": "%s", "source": "%s", "offset": %d, "text": %s%s}\n'
                     % (
-                        moment.encode(),
+                        stamp,
                         name,
                         offset,
                         _quote(text.decode("utf-8", "replace")).encode(),
@@ -387,7 +387,9 @@ class TerminalSink:
                     )
                 )
             elif self._is_stamped:
-                shown += (self._prefix(source, time), text, b"\n")
+                if time != last_time:
+                    last_time, stamp = time, self._prefix(source, time)
+                shown += (stamp, text, b"\n")
             else:
                 shown += (text, b"\n")
         outlet = self._outlets[STDOUT if is_jsonl else source]
