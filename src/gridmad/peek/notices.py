@@ -107,6 +107,7 @@ class Verdict(Enum):
     LATE = "not verified: it was not watched from its first byte"
     INCOMPLETE = "not verified: bytes are missing"
     UNKNOWN = "not verified: the job side has no digest"
+    UNREADABLE = "not verified: the file could not be read again"
     MISMATCH = "MISMATCH: what was written is not what the job printed"
 
 
