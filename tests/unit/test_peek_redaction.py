@@ -40,8 +40,8 @@ def test_a_name_tells_a_secret(name: str) -> None:
     [
         "HOME", "PWD", "OLDPWD", "PATH", "KEYBOARD", "KEY", "AUTHOR", "GIT_AUTHOR_NAME",
         "XAUTHORITY", "SSH_AUTH_SOCK", "BEARER_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE",
-        "TOKENIZERS_PARALLELISM", "SECRETARY", "PASSENGER_COUNT", "BYPASS_CACHE", "COMPASS", "TOKEN_ENDPOINT", "AUTH_TYPE",
-        "X509_USER_PROXY", "_CONDOR_JOB_AD", "PASSWORD_LIFETIME",
+        "TOKENIZERS_PARALLELISM", "SECRETARY", "PASSENGER_COUNT", "BYPASS_CACHE", "COMPASS",
+        "TOKEN_ENDPOINT", "AUTH_TYPE", "X509_USER_PROXY", "_CONDOR_JOB_AD", "PASSWORD_LIFETIME",
     ],
 )  # fmt: skip
 def test_a_name_tells_that_it_is_none(name: str) -> None:
