@@ -38,11 +38,11 @@ class FittingActiveMQ(ActiveMQ):
         super()._configure()
         file = self.folder / "activemq.xml"
         configuration = file.read_text()
+        policy = 'timeBeforeDispatchStarts="0"'
         for before, after in (
             (
-                'timeBeforeDispatchStarts="0"/>',
-                'timeBeforeDispatchStarts="0">'
-                "<pendingQueuePolicy><vmQueueCursor/></pendingQueuePolicy></policyEntry>",
+                f"{policy}/>",
+                f"{policy}><pendingQueuePolicy><vmQueueCursor/></pendingQueuePolicy></policyEntry>",
             ),
             (
                 "?transport.hbGracePeriodMultiplier",
