@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gridmad.errors import UsageError
-from gridmad.peek.registry import Registry, state_folder
+from gridmad.peek.registry import Registry, known_stream, state_folder
 from gridmad.peek.stream import STREAM
 
 
@@ -87,3 +87,12 @@ def test_where_the_state_is() -> None:
     for environment in ({}, {"HOME": "relative"}):
         with pytest.raises(UsageError):
             state_folder(environment)
+
+
+def test_without_a_home_an_id_means_itself(tmp_path: Path) -> None:
+    environment = {"XDG_STATE_HOME": str(tmp_path)}
+    recorded = Registry(state_folder(environment)).record("17")
+    assert known_stream("17", environment) == recorded
+    assert known_stream("17", {}) == "17"
+    with pytest.raises(UsageError):
+        known_stream("a/b", {})

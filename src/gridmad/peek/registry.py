@@ -97,3 +97,15 @@ def _number(text: str) -> str:
     if not NUMBER.fullmatch(text):
         raise UsageError(f"{quoted(text)} is no number of a job")
     return text
+
+
+def known_stream(text: str, environment: Mapping[str, str]) -> str:
+    """The stream that -I means; where there is no home, only what it says.
+
+    UsageError as in Registry.look_up.
+    """
+    try:
+        folder = state_folder(environment)
+    except UsageError:
+        return valid_stream(text)
+    return Registry(folder).look_up(text)

@@ -1,0 +1,194 @@
+"""`msgpeek`: a running job's output, live; and `msgpeek wrap`, which makes a job watchable.
+
+Here a command line becomes a call, and what goes wrong becomes one line on stderr and an exit
+code.  Libraries are imported by what needs them: --help and completion answer at once.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from gridmad.cli import peek_parser
+from gridmad.errors import GridmadError, MissingDependencyError
+from gridmad.logs import LEVELS, Logs, one_line
+from gridmad.peek.settings import Layers
+from gridmad.peek.values import choice, path
+
+log = logging.getLogger(__name__)
+
+EXIT_INTERNAL = 125
+EXIT_PIPE = 128 + signal.SIGPIPE
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asks for an orderly end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def main() -> NoReturn:
+    """The executable."""
+    _open_standard_streams()
+    code = run(sys.argv[1:])
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    # Threads of a hanging broker must not hold up the end.
+    os._exit(code)
+
+
+def run(words: Sequence[str]) -> int:
+    """The exit code for a command line; whatever goes wrong is one line on stderr."""
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `msgpeek | head`: nobody is left to be told.
+        code = EXIT_PIPE
+    except GridmadError as error:
+        code = EXIT_INTERNAL if isinstance(error, MissingDependencyError) else error.exit_code
+        if code != EXIT_PIPE:
+            say(str(error))
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+        say(f"ended by {signal.Signals(number).name}")
+        code = 128 + number
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename is not None else ""
+        say(f"{name}{error.strerror or error}")
+        code = EXIT_INTERNAL
+    except Exception as error:  # noqa: BLE001 - a user gets a line, never a traceback
+        say(f"a bug: {type(error).__name__}: {error} (--log-level debug shows where)")
+        code = EXIT_INTERNAL
+    return code
+
+
+def say(text: str) -> None:
+    """One line on stderr, safe to show whatever is in it."""
+    with contextlib.suppress(OSError):
+        print(one_line(f"msgpeek: {text}"), file=sys.stderr, flush=True)
+
+
+def _dispatch(words: Sequence[str]) -> int:
+    try:
+        options = peek_parser.parse(words)
+    except SystemExit:  # --help or --version
+        return 0
+    match options.command:
+        case "new":
+            return _new(options)
+        case "completion":
+            return _completion(options)
+    layers = Layers(vars(options), os.environ)
+    with _logging(layers):
+        try:
+            return _connect(options, layers)
+        except (GridmadError, OSError):
+            raise
+        except Exception:
+            log.debug("unexpected", exc_info=True)
+            raise
+
+
+def _connect(options: argparse.Namespace, layers: Layers) -> int:
+    try:
+        if options.command == "wrap":
+            from gridmad.cli import peek_wrap
+
+            return peek_wrap.wrap(options, layers, say)
+        with _signals():
+            if options.command is None:
+                from gridmad.cli import peek_watch
+
+                return peek_watch.watch(options, layers, say)
+            from gridmad.cli import peek_reports
+
+            return getattr(peek_reports, options.command)(options, layers, say)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in ("stomp", "lz4", "tqdm"):
+            raise
+        raise MissingDependencyError(library, "peek") from None
+
+
+@contextlib.contextmanager
+def _logging(layers: Layers) -> Iterator[None]:
+    logs = Logs(
+        argparse.Namespace(
+            log_level=layers.value("log-level", choice(*LEVELS), "warning"),
+            log_format=layers.value("log-format", choice("text", "json"), "text"),
+            log_file=layers.value("log-file", path, None),
+        ),
+        sys.stderr,
+    )
+    try:
+        yield
+    finally:
+        logs.close()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP raise Interrupted once; the next one ends at once."""
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN  # nohup
+    ]
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for other in numbers:
+            signal.signal(other, signal.SIG_DFL)
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _new(options: argparse.Namespace) -> int:
+    from gridmad.peek.stream import new_stream
+
+    number = getattr(options, "number", None)
+    if number is None:
+        print(new_stream())
+        return 0
+    from gridmad.peek.registry import Registry, state_folder
+
+    registry = Registry(state_folder(os.environ))
+    print(registry.record(number))
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    try:
+        import shtab
+    except ImportError:
+        raise MissingDependencyError("shtab", "peek") from None
+    print(shtab.complete(peek_parser.build(), options.shell))
+    return 0
+
+
+def _open_standard_streams() -> None:
+    """A standard stream that is closed becomes /dev/null, or the next file took its number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115

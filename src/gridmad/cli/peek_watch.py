@@ -1,0 +1,166 @@
+"""`msgpeek -I ID`: shows a stream."""
+
+import argparse
+import contextlib
+import getpass
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Literal, cast
+
+from gridmad.errors import UsageError
+from gridmad.logs import one_line
+from gridmad.peek import notices
+from gridmad.peek.client import ClientOptions
+from gridmad.peek.client import watch as run
+from gridmad.peek.messages import Start
+from gridmad.peek.notices import Notice, Verdict
+from gridmad.peek.progress import Progress
+from gridmad.peek.registry import known_stream
+from gridmad.peek.settings import DEFAULT_TIMEOUT, Layers
+from gridmad.peek.stream import Destinations
+from gridmad.peek.terminal import NAMES, STDERR, STDOUT, OutputOptions, TerminalSink
+from gridmad.peek.values import choice, moment, path, seconds, whole
+
+Say = Callable[[str], None]
+
+MOST_LINES = 10**9
+
+
+def watch(options: argparse.Namespace, layers: Layers, say: Say) -> int:
+    """The exit code of `msgpeek`; its reason is the last line that `say` gets."""
+    identity = layers.value("id", str, "")
+    if not identity:
+        raise UsageError("which job? -I ID (msgpeek --help begins with examples)")
+    stream = known_stream(identity, os.environ)
+    file = layers.value("file", path, None)
+    output = _output(options, layers)
+    shown = [f"--{name}" for name in ("output", "timestamps", "grep", "raw") if name in options]
+    if file is not None and shown:
+        raise UsageError(f"-F writes what the job wrote: not with {' or '.join(shown)}")
+    wait = getattr(options, "wait", None)
+    client = ClientOptions(
+        stream=stream,
+        endpoints=layers.endpoints(),
+        login=layers.login(),
+        destinations=Destinations(stream, layers.templates()),
+        key=layers.key(),
+        takeover=hasattr(options, "takeover"),
+        start=_start(options, layers),
+        sources=_sources(options),
+        file=file,
+        timeout=layers.value("timeout", seconds, DEFAULT_TIMEOUT),
+        wait=wait is not None,
+        who=_who(),
+    )
+    for warning in layers.warnings():
+        say(warning)
+    progress = Progress() if hasattr(options, "progress") else None
+    with progress or contextlib.nullcontext():
+        sink = TerminalSink(output, curtain=progress)
+        reporter = Reporter(say if file else sink.say, progress, tells_gaps=file is not None)
+        try:
+            outcome = run(client, sink, reporter.take)
+        finally:
+            sink.reset()
+    say(outcome.text)
+    return outcome.exit_code
+
+
+def _output(options: argparse.Namespace, layers: Layers) -> OutputOptions:
+    formats = layers.value("output", choice("text", "raw", "jsonl"), "text")
+    color = layers.value("color", choice("auto", "always", "never"), "auto")
+    return OutputOptions(
+        format=cast(Literal["text", "raw", "jsonl"], formats),
+        timestamps=hasattr(options, "timestamps"),
+        grep=layers.value("grep", str, None),
+        color=cast(Literal["auto", "always", "never"], color),
+        unfiltered=hasattr(options, "raw"),
+    )
+
+
+def _sources(options: argparse.Namespace) -> set[int]:
+    wanted = {STDOUT} if hasattr(options, "stdout") else set()
+    if hasattr(options, "stderr"):
+        wanted.add(STDERR)
+    return wanted or {STDOUT, STDERR}
+
+
+def _start(options: argparse.Namespace, layers: Layers) -> Start:
+    tail = layers.value("tail", lambda text: whole(text, MOST_LINES), None)
+    since = layers.value("since", lambda text: moment(text, time.time()), None)
+    from_start = hasattr(options, "from_start")
+    if (tail is not None) + (since is not None) + from_start > 1:
+        raise UsageError("only one of --tail, --since and --from-start")
+    if tail is not None:
+        return Start("tail", tail)
+    if since is not None:
+        return Start("since", since)
+    return Start("offset", 0) if from_start else Start("rest")
+
+
+def _who() -> str:
+    """What others are told who holds the stream."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+class Reporter:
+    """Tells the news that matter to a person, each once; called by any thread."""
+
+    def __init__(self, say: Say, progress: Progress | None, *, tells_gaps: bool) -> None:
+        self._say = say
+        self._progress = progress
+        self._tells_gaps = tells_gaps
+        self._troubled: set[str] = set()
+        self._damaged = False
+        self._state = "connecting"
+
+    def take(self, notice: Notice) -> None:
+        """Take news."""
+        match notice:
+            case notices.Connected(endpoint):
+                if endpoint in self._troubled:
+                    self._troubled.discard(endpoint)
+                    self._tell(f"connected to {endpoint}")
+            case notices.Reconnecting(endpoint, reason):
+                if endpoint not in self._troubled:
+                    self._troubled.add(endpoint)
+                    self._tell(f"{reason}; trying again")
+            case notices.Waiting():
+                self._tell("waiting for the job")
+            case notices.Draining():
+                self._tell("the job has ended; what it left in the broker follows")
+            case notices.Stalled(silence):
+                self._state = "stalled"
+                self._tell(f"nothing was heard from the job for {silence:.0f} s; still asking")
+            case notices.Resumed():
+                self._state = "live"
+                self._tell("the job is heard again")
+            case notices.Hello():
+                self._state = "live"
+            case notices.Attempt(epoch):
+                if self._tells_gaps:
+                    self._tell(f"attempt {epoch} of the job begins")
+            case notices.Gap(source, _, length, reason):
+                if self._tells_gaps:
+                    self._tell(f"{length} bytes of {NAMES[source]} are missing: {reason}")
+            case notices.Damaged():
+                if not self._damaged:
+                    self._damaged = True
+                    self._tell("damaged or forged frames come: they are dropped "
+                               "(is --key-file the same on both sides?)")  # fmt: skip
+            case notices.Progress(received, _, lag):
+                if self._progress is not None:
+                    self._progress.update(received, lag, self._state)
+            case notices.Verdicts(sources):
+                for source, verdict in sources.items():
+                    if verdict == Verdict.MISMATCH:
+                        self._tell(f"{NAMES[source]}: {verdict.value}")
+
+    def _tell(self, text: str) -> None:
+        self._say(one_line(text))
