@@ -58,7 +58,7 @@ def run(words: Sequence[str]) -> int:
             say(str(error))
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, Interrupted) else signal.SIGINT
-        say(f"ended by {signal.Signals(number).name}")
+        say(f"stopped by {signal.Signals(number).name}")
         code = 128 + number
     except OSError as error:
         name = f"{error.filename}: " if error.filename is not None else ""
@@ -110,7 +110,8 @@ def _connect(options: argparse.Namespace, layers: Layers) -> int:
                 return peek_watch.watch(options, layers, say)
             from gridmad.cli import peek_reports
 
-            return getattr(peek_reports, options.command)(options, layers, say)
+            report = peek_reports.ls if options.command == "ls" else peek_reports.doctor
+            return report(options, layers, say)
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
         if library not in ("stomp", "lz4", "tqdm"):

@@ -4,28 +4,40 @@ import argparse
 import contextlib
 import getpass
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Literal, cast
+from types import FrameType
+from typing import Literal, Self, cast
 
 from gridmad.errors import UsageError
 from gridmad.logs import one_line
 from gridmad.peek import notices
-from gridmad.peek.client import ClientOptions
+from gridmad.peek.client import ClientOptions, Outcome
 from gridmad.peek.client import watch as run
+from gridmad.peek.errors import UnknownStreamError
 from gridmad.peek.messages import Start
 from gridmad.peek.notices import Notice, Verdict
 from gridmad.peek.progress import Progress
 from gridmad.peek.registry import known_stream
 from gridmad.peek.settings import DEFAULT_TIMEOUT, Layers
 from gridmad.peek.stream import Destinations
-from gridmad.peek.terminal import NAMES, STDERR, STDOUT, OutputOptions, TerminalSink
+from gridmad.peek.terminal import (
+    NAMES,
+    STDERR,
+    STDOUT,
+    OutputClosedError,
+    OutputOptions,
+    TerminalSink,
+)
 from gridmad.peek.values import choice, moment, path, seconds, whole
 
 Say = Callable[[str], None]
 
 MOST_LINES = 10**9
+QUIET = Outcome(OutputClosedError.exit_code, "the output is closed")
+"""`msgpeek | head`: nobody is left to be told."""
 
 
 def watch(options: argparse.Namespace, layers: Layers, say: Say) -> int:
@@ -39,7 +51,7 @@ def watch(options: argparse.Namespace, layers: Layers, say: Say) -> int:
     shown = [f"--{name}" for name in ("output", "timestamps", "grep", "raw") if name in options]
     if file is not None and shown:
         raise UsageError(f"-F writes what the job wrote: not with {' or '.join(shown)}")
-    wait = getattr(options, "wait", None)
+    patience = _parse_wait(options)
     client = ClientOptions(
         stream=stream,
         endpoints=layers.endpoints(),
@@ -51,21 +63,59 @@ def watch(options: argparse.Namespace, layers: Layers, say: Say) -> int:
         sources=_sources(options),
         file=file,
         timeout=layers.value("timeout", seconds, DEFAULT_TIMEOUT),
-        wait=wait is not None,
+        wait=patience is not None,
         who=_who(),
     )
     for warning in layers.warnings():
         say(warning)
     progress = Progress() if hasattr(options, "progress") else None
-    with progress or contextlib.nullcontext():
+    with progress or contextlib.nullcontext(), _Deadline(patience) as deadline:
         sink = TerminalSink(output, curtain=progress)
-        reporter = Reporter(say if file else sink.say, progress, tells_gaps=file is not None)
+        reporter = Reporter(
+            say if file else sink.say, progress, deadline.cancel, tells_gaps=file is not None
+        )
         try:
             outcome = run(client, sink, reporter.take)
         finally:
             sink.reset()
-    say(outcome.text)
+    if outcome != QUIET:
+        say(outcome.text)
     return outcome.exit_code
+
+
+class _Deadline:
+    """Ends what runs in the main thread with UnknownStreamError, unless it is cancelled before."""
+
+    def __init__(self, patience: float | None) -> None:
+        self._patience = patience or 0.0
+
+    def __enter__(self) -> Self:
+        if self._patience:
+            signal.signal(signal.SIGALRM, self._end)
+            signal.setitimer(signal.ITIMER_REAL, self._patience)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """The job has answered."""
+        if self._patience:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        raise UnknownStreamError(f"no job answered within {self._patience:g} s")
+
+
+def _parse_wait(options: argparse.Namespace) -> float | None:
+    """Seconds to wait for the job's first answer: 0 for ever, None for no more than usual."""
+    text = getattr(options, "wait", None)
+    if not text:
+        return None if text is None else 0.0
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise UsageError(f"--wait: {error}") from None
 
 
 def _output(options: argparse.Namespace, layers: Layers) -> OutputOptions:
@@ -110,10 +160,18 @@ def _who() -> str:
 
 
 class Reporter:
-    """Tells the news that matter to a person, each once; called by any thread."""
+    """Tells the news that matter to a person, each once; called by the main thread."""
 
-    def __init__(self, say: Say, progress: Progress | None, *, tells_gaps: bool) -> None:
+    def __init__(
+        self,
+        say: Say,
+        progress: Progress | None,
+        answered: Callable[[], None],
+        *,
+        tells_gaps: bool,
+    ) -> None:
         self._say = say
+        self._answered = answered
         self._progress = progress
         self._tells_gaps = tells_gaps
         self._troubled: set[str] = set()
@@ -134,6 +192,7 @@ class Reporter:
             case notices.Waiting():
                 self._tell("waiting for the job")
             case notices.Draining():
+                self._answered()
                 self._tell("the job has ended; what it left in the broker follows")
             case notices.Stalled(silence):
                 self._state = "stalled"
@@ -142,6 +201,7 @@ class Reporter:
                 self._state = "live"
                 self._tell("the job is heard again")
             case notices.Hello():
+                self._answered()
                 self._state = "live"
             case notices.Attempt(epoch):
                 if self._tells_gaps:
