@@ -121,7 +121,9 @@ class Proxy:
                         timeout = self._register(selector)
                 else:
                     timeout = None
-                ready: dict[object, int] = {key.fileobj: mask for key, mask in selector.select(timeout)}
+                ready: dict[object, int] = {
+                    key.fileobj: mask for key, mask in selector.select(timeout)
+                }
             if self._woken in ready:
                 self._woken.recv(4096)
             if self._is_frozen:

@@ -149,9 +149,6 @@ class StompServer(ABC):
         return self.log.read_text(errors="replace")[-4000:]
 
 
-_reservations: list[socket.socket] = []
-
-
 def reserve_port(address: str = "127.0.0.1") -> int:
     """A free TCP port that no other run on this machine gets while this process lives.
 
@@ -170,7 +167,7 @@ def reserve_port(address: str = "127.0.0.1") -> int:
         except OSError:
             reservation.close()
             continue
-        _reservations.append(reservation)
+        reservation.detach()
         return port
     raise AssertionError("no port is free")
 

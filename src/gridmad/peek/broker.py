@@ -90,6 +90,7 @@ class Connection:
         self._session: Session | None = None
         self._wake = threading.Condition()
         self._is_closing = False
+        self._is_woken = False
         self._unconfirmed = False
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
@@ -113,14 +114,17 @@ class Connection:
         """
         end = time.monotonic() + timeout
         with self._wake:
-            self._is_closing = True
+            self._is_closing = self._is_woken = True
             self._wake.notify_all()
         session = self._session
-        if session is not None and threading.current_thread() is not session.reader:
-            session.say_goodbye(timeout)
+        here = threading.current_thread()
+        # The handler may close the connection: then nobody can be waited for.
+        is_own = here is self._thread or (session is not None and here is session.reader)
         if session is not None:
+            if not is_own:
+                session.say_goodbye(timeout)
             session.end()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+        if self._thread.is_alive() and not is_own:
             self._thread.join(max(0.1, end - time.monotonic()))
 
     def subscribe(self, name: str, destination: str, role: Role, *, prefetch: int = 0) -> None:
@@ -183,7 +187,8 @@ class Connection:
     def _run(self) -> None:
         failures = 0
         refusal: PeekError | None = None
-        worked: float | None = None
+        has_worked = False
+        refused_since: float | None = None
         turn = 0
         while not self._is_closing:
             endpoint = self._endpoints[turn % len(self._endpoints)]
@@ -194,15 +199,19 @@ class Connection:
             session = self._make_session(self, endpoint, self._login, self._generation)
             try:
                 session.open()
-                refusal = None
+                refusal = refused_since = None
+                has_worked = True
                 error = self._serve(session)
-                worked = time.monotonic()
-                if worked - began >= LIVED and not session.was_refused:
+                if time.monotonic() - began >= LIVED and not session.was_refused:
                     failures = -1
             except PeekError as failure:
                 error = failure
-                if session.is_refusal and self._is_final(error, worked):
+                if not session.is_refusal:
+                    refused_since = None
+                elif self._is_final(error, has_worked, refused_since):
                     refusal = refusal or error
+                else:
+                    refused_since = refused_since or time.monotonic()
             finally:
                 session.end()
                 session.join()
@@ -221,12 +230,16 @@ class Connection:
                 self._wake.wait_for(lambda: self._is_closing, random.uniform(0, ceiling))  # noqa: S311
 
     @staticmethod
-    def _is_final(error: PeekError, worked: float | None) -> bool:
-        """Whether a refusal counts, when a login succeeded at `worked` (None: never)."""
-        if worked is None:
+    def _is_final(error: PeekError, has_worked: bool, refused_since: float | None) -> bool:
+        """Whether a refusal counts, after a login that succeeded and refusals since then."""
+        if not has_worked:
             return True
         # What was a broker is one: silence and strange words are those of a network.
-        return isinstance(error, AuthenticationError) and time.monotonic() - worked > GRACE
+        return (
+            isinstance(error, AuthenticationError)
+            and refused_since is not None
+            and time.monotonic() - refused_since > GRACE
+        )
 
     def _serve(self, session: "Session") -> PeekError:
         """Keep the heart beating until the connection is lost; how it was."""
@@ -234,7 +247,8 @@ class Connection:
             while not session.is_over and not self._is_closing:
                 wait = session.beat()
                 with self._wake:
-                    self._wake.wait_for(lambda: session.is_over or self._is_closing, wait)
+                    self._wake.wait_for(lambda: self._is_woken, wait)
+                    self._is_woken = False
             if self._is_closing:
                 session.wait_for_goodbye()
         finally:
@@ -246,12 +260,15 @@ class Connection:
 
     # ------------------------------------------------------------ for the session
 
-    def enter(self, session: "Session", server: str) -> None:
+    def admit(self, session: "Session", server: str) -> None:
         """The login succeeded."""
         self.server = server
         self.endpoint = session.endpoint
         self.profile = session.profile
         self._session = session
+
+    def welcome(self) -> None:
+        """The session is ready to be used."""
         self.tell(self._handler.connected)
 
     def receive(self, subscription: str, body: bytes, acknowledgement: str) -> None:
@@ -268,6 +285,7 @@ class Connection:
     def wake(self) -> None:
         """Have the thread look at its session now."""
         with self._wake:
+            self._is_woken = True
             self._wake.notify_all()
 
     def tell(self, call: Callable[..., None], *arguments: object) -> None:

@@ -59,10 +59,11 @@ class Profile:
         self, role: Role, *, persistent: bool, expires: float | None, time: float
     ) -> dict[str, str]:
         """Headers of SEND; the message expires after that many seconds from `time` (Unix)."""
-        headers = {
-            "persistent": "true" if persistent else "false",
-            **self.arguments.get(role, {}),
-        }
+        headers = dict(self.arguments.get(role, {}))
+        if persistent:
+            # Never "false", which is the default: RabbitMQ takes that for the wish to have a
+            # queue that belongs to this connection alone.
+            headers["persistent"] = "true"
         if expires is not None:
             if self.expires_after:
                 headers[self.expires_after] = str(max(1, int(expires * 1000)))

@@ -4,6 +4,7 @@ stomp.py is loaded with this module.
 """
 
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -29,6 +30,8 @@ HEARTBEATS_MISSED: Final = 2.0
 """Heart-beats of silence after which the broker is taken for lost."""
 BACKLOG_TIME: Final = 0.02
 """Seconds after which what could not be written at once is tried again."""
+
+log = logging.getLogger(__name__)
 
 REFUSED_WORDS: Final = (
     "access_refused",
@@ -330,9 +333,11 @@ class Session:
         with self._changed:
             if self._is_logged_in or self.is_over:
                 return
+            # Before the owner's thread can find that it is over again.
+            self._owner.admit(self, server)
             self._is_logged_in = True
             self._changed.notify_all()
-        self._owner.enter(self, server)
+        self._owner.welcome()
 
     def on_message(self, headers: Mapping[str, str], body: bytes) -> None:
         """A message came."""
@@ -371,6 +376,12 @@ class Session:
         elif destination or _has(WRONG_WORDS, text):
             self.was_refused = True
             self._owner.refuse(BrokerError(place))
+        else:
+            log.warning("%s says: %s", self.endpoint, text)
+
+    def on_backlog(self) -> None:
+        """Something could not be written at once."""
+        self._owner.wake()
 
     def on_closed(self) -> None:
         """Nothing more will come."""

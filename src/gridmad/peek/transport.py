@@ -16,6 +16,7 @@ from gridmad._stomp import Reader, StompError, write
 from gridmad.errors import MissingDependencyError
 from gridmad.peek.channel import Channel
 
+_asked = os.environ.get("STOMP_SKIP_HOSTNAME_SCAN")
 try:
     # Else it looks the machine's names up when it is imported, for seconds where DNS is slow.
     os.environ["STOMP_SKIP_HOSTNAME_SCAN"] = "1"
@@ -27,7 +28,9 @@ try:
 except ImportError:
     raise MissingDependencyError("stomp.py", "peek") from None
 finally:
-    del os.environ["STOMP_SKIP_HOSTNAME_SCAN"]
+    # The job that is started later inherits the environment.
+    if _asked is None:
+        del os.environ["STOMP_SKIP_HOSTNAME_SCAN"]
 
 # It logs each lost connection as a warning; we tell that ourselves.
 logging.getLogger("stomp.py").setLevel(logging.CRITICAL)
@@ -53,6 +56,9 @@ class Listener(Protocol):
 
     def on_closed(self) -> None:
         """Nothing more will come."""
+
+    def on_backlog(self) -> None:
+        """The broker takes no more now: `push` what was posted in a while."""
 
 
 class Transport(stomp.transport.Transport):  # type: ignore[misc]
@@ -182,7 +188,10 @@ class Transport(stomp.transport.Transport):  # type: ignore[misc]
     def post(self, data: bytes) -> None:
         """Have whole frames written, without ever waiting for the broker."""
         self.said = time.monotonic()
-        self.channel.post(data)
+        channel = self.channel
+        channel.post(data)
+        if channel.has_posted:
+            self._listener.on_backlog()
 
 
 class _Dispatcher(stomp.ConnectionListener):  # type: ignore[misc]
