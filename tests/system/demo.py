@@ -1,13 +1,17 @@
-"""`make demo`: an array of jobs through a real GridWay and gridmad's local drivers.
+"""`make demo`: jobs through a real GridWay and gridmad's local drivers, one of them watched.
 
     gwd -> gw_im_mad_local   knows this machine
         -> gw_tm_mad_local   brings each task's files to it, and its output back
         -> gw_em_mad_fork    runs the tasks
+                -> msgpeek wrap -> a private STOMP broker -> msgpeek
 
-Everything lives in a temporary folder that is removed at the end.
+Everything lives in a temporary folder that is removed at the end, and in a network of its own
+where that is allowed: the program starts itself again in there, with what it is to say of it.
 """
 
+import contextlib
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +21,8 @@ from pathlib import Path
 from typing import ClassVar, NoReturn
 
 from tests.services.gwd import GridWay, GridWayError, Host, Intervals, Job, Mad
+from tests.services.network import PrivateNetwork
+from tests.system.watched_job import WatchedJob, make_broker
 
 TASKS = 20
 SLOTS = 10
@@ -38,12 +44,25 @@ awk -v task="$1" -v tasks="$GW_TOTAL_TASKS" -v host="$(uname -n)" -v limit="$lim
 
 
 def main() -> int:
-    """Run it all; the exit code."""
+    """Run it all in a private network; the exit code."""
+    signal.signal(signal.SIGTERM, _interrupted)
+    with PrivateNetwork() as network:
+        program = [sys.executable, "-B", "-m", "tests.system.demo", network.problem]
+        demo = subprocess.Popen([*network.prefix, *program])
+        try:
+            return demo.wait()
+        except KeyboardInterrupt:
+            demo.send_signal(signal.SIGTERM)
+            return demo.wait()
+
+
+def run_here(network_problem: str) -> int:
+    """Run it in the network this process has; the exit code."""
     signal.signal(signal.SIGTERM, _interrupted)
     start = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="gridmad-demo-") as folder:
-            problems = _run(Path(folder))
+            problems = _run(Path(folder), network_problem)
     except (GridWayError, OSError) as error:
         problems = [str(error)]
     except KeyboardInterrupt:
@@ -56,30 +75,45 @@ def main() -> int:
     return 0
 
 
-def _run(folder: Path) -> list[str]:
-    gridway = GridWay(
-        folder,
-        information=[Mad("im", "gw_im_mad_local", f"--slots {SLOTS}")],
-        execution=[Mad("em", "gw_em_mad_fork")],
-        transfer=[Mad("tm", "gw_tm_mad_local")],
-        intervals=Intervals(scheduling=1, discovery=5, monitoring=5, poll=10),
-    )
-    with gridway:
+def _run(folder: Path, network_problem: str) -> list[str]:
+    with contextlib.ExitStack() as stack:
+        _title("Broker")
+        broker = make_broker()
+        if broker is None:
+            print(
+                "No STOMP broker is installed here (rabbitmq-server or activemq), and none could\n"
+                "be: the demo goes on, but no job is watched live."
+            )
+        else:
+            print(f"A private {broker.name} starts, to watch a job through ...", flush=True)
+            stack.enter_context(broker)
+        network = PrivateNetwork()
+        gridway = stack.enter_context(
+            GridWay(
+                folder,
+                information=[Mad("im", "gw_im_mad_local", f"--slots {SLOTS}")],
+                execution=[Mad("em", "gw_em_mad_fork")],
+                transfer=[Mad("tm", "gw_tm_mad_local")],
+                intervals=Intervals(scheduling=1, discovery=5, monitoring=5, poll=10),
+                network=network,
+            )
+        )
         _title("GridWay")
         print("gwd runs with gw_im_mad_local, gw_em_mad_fork and gw_tm_mad_local.")
-        if gridway.network.problem:
+        if network_problem:
             print(
                 "CAUTION: gwd listens on all interfaces without authentication while this "
-                f"runs;\nit could have no network of its own ({gridway.network.problem})."
+                f"runs;\nit could have no network of its own ({network_problem})."
             )
         else:
             print("It has a network of its own: nothing outside can reach it.")
         print("It looks for hosts every few seconds ...", flush=True)
         _show_host(gridway.wait_for_host())
-        return _run_array(gridway, folder / "array")
+        watched = WatchedJob(folder / "watched", broker) if broker is not None else None
+        return _run_jobs(gridway, folder / "array", watched)
 
 
-def _run_array(gridway: GridWay, folder: Path) -> list[str]:
+def _run_jobs(gridway: GridWay, folder: Path, watched: WatchedJob | None) -> list[str]:
     folder.mkdir()
     (folder / "primes.sh").write_text(PRIMES)
     limits = [1000 * (task + 1) for task in range(TASKS)]
@@ -95,15 +129,37 @@ def _run_array(gridway: GridWay, folder: Path) -> list[str]:
     _title(f"Array of {TASKS} tasks")
     for name, value in template.items():
         print(f"  {name} = {value}")
-    start = time.monotonic()
-    jobs = gridway.submit(folder, template, TASKS)
-    ended = gridway.wait(jobs, TIME, _Progress())
-    elapsed = time.monotonic() - start
+    with watched or contextlib.nullcontext():
+        start = time.monotonic()
+        watched_jobs = gridway.submit(watched.folder, watched.template, 1) if watched else []
+        if watched is not None:
+            _title("... and one more job, watched while all of them run")
+            print(f"  {watched.command}\n")
+            watched.watch()
+        jobs = gridway.submit(folder, template, TASKS)
+        ended = gridway.wait(watched_jobs + jobs, TIME, _Progress())
+        elapsed = time.monotonic() - start
+        problems = _problems_of_watched(gridway, watched, watched_jobs, ended)
 
     _title(f"Jobs (submitted, run and brought back in {elapsed:.1f} s)")
     outputs = [_read(folder / f"output.{task}") for task in range(TASKS)]
     _show_jobs(jobs, ended, outputs)
-    return _problems(gridway, folder, jobs, ended, outputs, limits)
+    return problems + _problems(gridway, folder, jobs, ended, outputs, limits)
+
+
+def _problems_of_watched(
+    gridway: GridWay, watched: WatchedJob | None, jobs: list[int], ended: Mapping[int, Job]
+) -> list[str]:
+    if watched is None:
+        return []
+    problems = watched.problems()
+    code = ended[jobs[0]].exit_code
+    if code != 0:
+        problems.append(f"job {jobs[0]}: exit code {code}")
+    if problems:
+        return [*problems, _read(watched.folder / "errors"), gridway.job_log(jobs[0])]
+    print("\n  What was seen live is, byte for byte, the output that came back with the job.")
+    return []
 
 
 class _Progress:
@@ -187,4 +243,4 @@ def _interrupted(number: int, frame: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_here(sys.argv[1]) if len(sys.argv) > 1 else main())
