@@ -1,0 +1,165 @@
+"""Reads the command's pipes: into the view, and on to where the output goes anyway.
+
+A thread for each, so that one whose own output is not taken does not hold up the other.
+"""
+
+import array
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import select
+import termios
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from gridmad.errors import UsageError
+from gridmad.peek.intake import Intake
+
+LOGGER = logging.getLogger(__name__)
+
+PIPE_SIZE: Final = 1 << 20
+"""Bytes of room that is asked for in a pipe, as much as an ordinary user may have."""
+FLUSH: Final = 0.05
+"""Seconds that the beginning of a chunk waits for its rest, unless all was quiet before."""
+LONGEST_PAUSE: Final = 0.002
+FASTEST: Final = 500e6
+"""Bytes a second that a command may write without finding its pipe full during a pause."""
+QUIET_GRACE: Final = 2.0
+"""Seconds of silence after the command's end, when another process keeps its pipe open."""
+GRACE: Final = 30.0
+"""Seconds after the command's end for which such a process may go on writing."""
+
+
+def new_pipe() -> tuple[int, int, int]:
+    """A pipe as big as we may have: its ends for reading and writing, and its size in bytes."""
+    reading, writing = os.pipe()
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    return reading, writing, fcntl.fcntl(reading, fcntl.F_GETPIPE_SZ)
+
+
+class Output:
+    """Where the output goes beside the view.  When nobody takes it any more it goes nowhere."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor = descriptor
+        self._name = name
+
+    @classmethod
+    def to_file(cls, path: Path) -> "Output":
+        """Into a file that is emptied, and that only its owner can read if it is made.
+
+        UsageError where it cannot be written.
+        """
+        # O_APPEND: both outputs may go to the same file.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        try:
+            return cls(os.open(path, flags, 0o600), str(path))
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}") from None
+
+    def write(self, data: memoryview) -> None:
+        """Write all of it, however long that takes."""
+        while data and self._descriptor >= 0:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:  # somebody made it so, and shares it with us
+                select.select([], [self._descriptor], [])
+            except OSError as error:
+                if error.errno != errno.EPIPE:  # of a closed pipe tee says nothing either
+                    LOGGER.warning("%s: %s; it is not written further", self._name, error.strerror)
+                self._descriptor = -1
+
+
+class PipeReader(threading.Thread):
+    """Reads one pipe to its end, or until `end` and nothing more comes.
+
+    `size` is the pipe's; the descriptor is closed at the end.
+    """
+
+    def __init__(self, descriptor: int, size: int, intake: Intake, output: Output | None) -> None:
+        super().__init__(name=f"reader {intake.source}", daemon=True)
+        os.set_blocking(descriptor, False)  # the other end is not ours, and blocks
+        self._descriptor = descriptor
+        self._pause = min(LONGEST_PAUSE, size / FASTEST)
+        self._intake = intake
+        self._output = output
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._ended_at: float | None = None
+        self._owed = 0
+        self.was_cut_off = False
+        """A process other than the command had the pipe open when reading ended."""
+
+    def end(self) -> None:
+        """The command has ended: what is in the pipe is read, and little more is waited for."""
+        count = array.array("i", [0])
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self._descriptor, termios.FIONREAD, count)
+        self._owed = count[0]
+        self._ended_at = time.monotonic()
+        os.eventfd_write(self._bell, 1)
+
+    def close(self) -> None:
+        """Give back what `end` needs, after the thread has ended."""
+        os.close(self._bell)
+
+    def run(self) -> None:  # noqa: D102
+        try:
+            self._read()
+        except Exception:
+            LOGGER.exception("reading the command's output failed")
+        finally:
+            os.close(self._descriptor)
+            self._intake.finish()
+
+    def _read(self) -> None:
+        intake, output, descriptor = self._intake, self._output, self._descriptor
+        flush_at = read_at = 0.0
+        while True:
+            room = intake.room()
+            try:
+                count = os.readv(descriptor, [room])
+            except BlockingIOError:
+                now = time.monotonic()
+                if self._is_over(now, read_at):
+                    return
+                if intake.is_empty:
+                    self._wait(now, read_at)
+                elif now >= flush_at:
+                    intake.flush()
+                    flush_at = now + FLUSH
+                else:
+                    # More may be on its way: to wake up for each line would cost more.
+                    time.sleep(self._pause)
+                continue
+            if not count:
+                return
+            if output is not None:
+                output.write(room[:count])
+            intake.take(count)
+            if self._ended_at is not None:
+                self._owed -= count
+                read_at = time.monotonic()
+                if self._owed <= 0 and read_at > self._ended_at + GRACE:
+                    self.was_cut_off = True
+                    return
+
+    def _is_over(self, now: float, read_at: float) -> bool:
+        if self._ended_at is None:
+            return False
+        self.was_cut_off = now >= max(self._ended_at, read_at) + QUIET_GRACE
+        return self.was_cut_off
+
+    def _wait(self, now: float, read_at: float) -> None:
+        """Until there is something to read, or the command has ended, or was long ago."""
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        if self._ended_at is None:
+            poll.register(self._bell, select.POLLIN)
+            poll.poll()
+        else:
+            poll.poll(1 + int(1000 * (max(self._ended_at, read_at) + QUIET_GRACE - now)))
