@@ -167,6 +167,7 @@ class Consumer:
         self._is_resumed = is_resumed
         self._is_answered = True
         self._round_trip = 0.0
+        self._has_left = False
         self._last_ack = 0.0
         self._uncommitted_since: float | None = None
 
@@ -176,6 +177,11 @@ class Consumer:
         """Messages for the job side, in the order of their sequence; each is given once."""
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
+
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether there is anything to take."""
+        return bool(self._outgoing)
 
     def take_notices(self) -> list[Notice]:
         """News since the last call."""
@@ -307,8 +313,9 @@ class Consumer:
             self._send_ack(now)
 
     def leave(self, *, done: bool) -> None:
-        """Say BYE, if there may be a job side that listens.  `done`: all of the stream is here."""
-        if self.phase is not Phase.DRAINING and self._begin_time is not None:
+        """Say BYE, once, if there may be a job side that listens.  `done`: it is complete."""
+        has_left, self._has_left = self._has_left, True
+        if not has_left and self.phase is not Phase.DRAINING and self._begin_time is not None:
             committed = {s: t.committed for s, t in self._tracks.items() if t.is_placed}
             self._send(Bye(self.client, committed, done))
 
@@ -320,6 +327,8 @@ class Consumer:
         A message that does not fit its schema is counted like a damaged frame.
         """
         events: list[Event] = []
+        if self.failure is not None:
+            return events
         for frame in frames:
             kind = frame.type
             if frame.epoch != self.epoch and not self._takes_epoch(frame, now, events):
@@ -385,7 +394,6 @@ class Consumer:
             track.restart()
         self._uncommitted_since = None
         events.append(Attempt(frame.epoch))
-        self._notices.append(notices.Attempt(frame.epoch))
         if self.phase is Phase.DRAINING:
             if frame.type != FrameType.HELLO:
                 return True  # this attempt was parked, too

@@ -156,6 +156,8 @@ class FileSink:
         self._journal = Journal(Journal.path_of(path))
         self._files: dict[int, _SourceFile] = {}
         is_new = self._journal.record is None
+        self.is_resumed = not is_new
+        """Whether the journal was there."""
         try:
             self._record = self._journal.record or Record(
                 stream, client, positions={source: Position() for source in sources}
@@ -169,6 +171,11 @@ class FileSink:
                 self._journal.remove()
             self.close()
             raise
+
+    @property
+    def journal(self) -> Path:
+        """Where the journal is."""
+        return self._journal.path
 
     @property
     def client(self) -> str:
