@@ -210,6 +210,13 @@ class ReferenceClient:
 
     # ------------------------------------------------------------ what is known
 
+    def granted_at_most(self, source: int) -> int:
+        """What the job side may send up to, whichever of the frames sent it has got.
+
+        A BEGIN counts from where the job side will say that it starts.
+        """
+        return max(self.granted.get(source, 0), self.next.get(source, 0) + self.window)
+
     @property
     def is_done(self) -> bool:
         return self.eos is not None and all(

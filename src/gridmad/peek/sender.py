@@ -27,6 +27,9 @@ RECONNECT: Final = 10.0
 """Seconds that an ended job waits for a broker, at most; `linger` if that is less."""
 PARKING: Final = 30.0
 """Seconds that parking may take."""
+TELL_AGAIN: Final = 60.0
+"""Seconds after which the same trouble with the broker is logged again."""
+MAX_TOLD: Final = 32
 BURST: Final = 0.1
 """Seconds whose share of a limited rate may go out at once."""
 
@@ -71,7 +74,7 @@ class Sender(threading.Thread):
         self._is_asleep = False
         self._is_new_login = False
         self._is_refused = False
-        self._problem = ""
+        self._told: dict[str, float] = {}
         self._budget_at = 0.0
         self._finish: Callable[[float], None] | None = None
         self._deadline = float("inf")
@@ -115,7 +118,6 @@ class Sender(threading.Thread):
         except BrokerError:
             return  # lost again
         LOGGER.info("connected to %s", connection.endpoint)
-        self._problem = ""
         self._is_refused = False
         self._is_new_login = True
         self._bell.set()
@@ -139,9 +141,12 @@ class Sender(threading.Thread):
         self._bell.set()
 
     def _tell(self, error: PeekError) -> None:
-        if str(error) != self._problem:
-            self._problem = str(error)
-            LOGGER.warning("the job cannot be watched for now: %s", error)
+        text, now = str(error), time.monotonic()
+        if now - self._told.get(text, float("-inf")) >= TELL_AGAIN:
+            if len(self._told) >= MAX_TOLD:
+                self._told.clear()
+            self._told[text] = now
+            LOGGER.warning("the job cannot be watched for now: %s", text)
 
     # ------------------------------------------------------------ the thread
 
