@@ -121,14 +121,17 @@ def _connect(options: argparse.Namespace, layers: Layers) -> int:
 
 @contextlib.contextmanager
 def _logging(layers: Layers) -> Iterator[None]:
-    logs = Logs(
-        argparse.Namespace(
-            log_level=layers.value("log-level", choice(*LEVELS), "warning"),
-            log_format=layers.value("log-format", choice("text", "json"), "text"),
-            log_file=layers.value("log-file", path, None),
-        ),
-        sys.stderr,
+    options = argparse.Namespace(
+        log_level=layers.value("log-level", choice(*LEVELS), "warning"),
+        log_format=layers.value("log-format", choice("text", "json"), "text"),
+        log_file=layers.value("log-file", path, None),
     )
+    # The thread that writes must take no signal: `wrap` waits for them in the main thread.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        logs = Logs(options, sys.stderr)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         yield
     finally:
