@@ -1,5 +1,7 @@
 """The compiled STOMP frames against their specification, whole and in any pieces."""
 
+import subprocess
+import sys
 import time
 import tracemalloc
 from itertools import pairwise
@@ -239,3 +241,35 @@ def test_time_is_linear_in_small_pieces(counted: bool) -> None:
         return best
 
     assert seconds(4 << 20) < 10 * seconds(1 << 20)
+
+
+@pytest.mark.parametrize(
+    "hook",
+    ["_BaseTransport__read_frames", "_BaseTransport__io_loop", "attempt_connection", "send",
+     "transmit", "disconnect_socket", "cleanup", "process_frame", "override_threading"],
+)  # fmt: skip
+def test_stomp_py_has_the_hooks_that_are_used(hook: str) -> None:
+    """Some are private, so a later release may lose them without a word."""
+    transport = pytest.importorskip("stomp.transport")
+    assert callable(getattr(transport.Transport, hook))
+
+
+def test_stomp_py_is_loaded_by_who_connects() -> None:
+    code = "import sys, gridmad.peek.broker as b; assert 'stomp' not in sys.modules; print('ok')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "ok\n", done.stderr
+
+
+def test_the_lack_of_stomp_py_is_told() -> None:
+    code = """\
+import sys
+sys.modules["stomp"] = None
+from gridmad.errors import MissingDependencyError
+from gridmad.peek.broker import Connection, Endpoint, Login
+try:
+    Connection([Endpoint("localhost", 1, False)], Login(), None).start()
+except MissingDependencyError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "gridmad[peek]" in done.stdout, done.stderr
