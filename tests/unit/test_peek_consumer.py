@@ -216,9 +216,8 @@ def test_each_byte_comes_once_and_in_order(
 ) -> None:
     chance = random.Random(seed)
     calm = 20.0
-    job = JobSide(
-        {s: chance.randbytes(size) for s, size in zip((1, 2), sizes, strict=True)}, chance
-    )
+    attempts = [{s: chance.randbytes(size) for s, size in enumerate(sizes, 1)} for _ in range(2)]
+    job = JobSide(attempts[0], chance)
     to_job, to_client = (Network(chance, calm, badness) for _ in range(2))
     consumer = new(timeout=1e9, wait=True)
     digests = {source: hashlib.sha256() for source in (1, 2)}
