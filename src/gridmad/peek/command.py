@@ -142,6 +142,8 @@ class Command:
 
 def _explain(name: str, error: OSError | ValueError) -> CommandError:
     """What a shell would say."""
+    if not name:
+        return CommandError("'': command not found", 127)
     if not isinstance(error, OSError):
         return CommandError(f"{name!r}: {error}", 126)
     place = Path(name) if "/" in name else None

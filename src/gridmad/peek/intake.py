@@ -111,10 +111,16 @@ class Intake:
             self._emit()
 
     def _put(self, data: bytes) -> None:
+        """Add what the redactor let pass, without a copy where it makes a chunk by itself."""
         begin = 0
         while begin < len(data):
             if not self._fill:
                 self._time = time.time_ns() // 1_000_000
+                if len(data) - begin >= MAX_RAW // 2:
+                    piece = data[begin : begin + MAX_RAW]
+                    self._make(piece)
+                    begin += len(piece)
+                    continue
             piece = data[begin : begin + MAX_RAW - self._fill]
             self._view[self._fill : self._fill + len(piece)] = piece
             self._fill += len(piece)
@@ -123,13 +129,16 @@ class Intake:
                 self._emit()
 
     def _emit(self) -> None:
-        data = self._buffer if self._fill == MAX_RAW else self._view[: self._fill]
+        self._make(self._buffer if self._fill == MAX_RAW else self._view[: self._fill])
+        self._fill = 0
+
+    def _make(self, data: bytes | bytearray | memoryview) -> None:
+        """A frame."""
         self._digest.update(data)
         frame = self._codec.chunk(
             self.source, self._epoch, next(self._sequence), self._offset, self._time, data
         )
-        self._append(self._fill, frame)
-        self._fill = 0
+        self._append(len(data), frame)
 
     def _append(self, length: int, frame: bytes) -> None:
         self._offset += length
