@@ -48,7 +48,7 @@ def test_nobody_is_told_persistent_false(profile: Profile) -> None:
 
 def test_expiry() -> None:
     def told(profile: Profile, expires: float) -> dict[str, str]:
-        return profile.send(Role.CONTROL, persistent=False, expires=expires, time=1000.5)
+        return profile.send(Role.ROLL, persistent=False, expires=expires, time=1000.5)
 
     assert told(RABBITMQ, 2) == {"expiration": "2000"}
     # 0 would mean at once to RabbitMQ, and never to ActiveMQ.
@@ -58,11 +58,20 @@ def test_expiry() -> None:
 
 
 def test_prefetch() -> None:
-    assert RABBITMQ.subscribe(Role.CONTROL, 7) == {
+    assert RABBITMQ.subscribe(Role.ROLL, 7) == {
         "ack": "client-individual",
         "prefetch-count": "7",
     }
     assert ACTIVEMQ.subscribe(Role.DATA, 7) == {"ack": "client", "activemq.prefetchSize": "7"}
     assert ARTEMIS.subscribe(Role.DATA, 2)["consumer-window-size"] == "131072"
     for profile in PROFILES:
-        assert len(profile.subscribe(Role.CONTROL, 0)) == 1
+        assert len(profile.subscribe(Role.ROLL, 0)) == 1
+
+
+def test_no_queue_stays_behind() -> None:
+    """RabbitMQ's are durable: each that nobody uses any more has to expire, after its messages."""
+    for role in set(Role) - {Role.ROLL}:
+        assert int(RABBITMQ.send(role, persistent=False, expires=None, time=0)["x-expires"]) > 0
+    for role in (Role.PARK, Role.TOKEN):
+        day = 86_400_000
+        assert int(RABBITMQ.subscribe(role, 1)["x-expires"]) > day

@@ -72,9 +72,11 @@ class Profile:
         return headers
 
 
-# A queue of one client or one `ls` goes with it: RabbitMQ removes it when it was unused that
-# long.  ActiveMQ and Artemis remove queues that are empty and unused by themselves.
-SHORT_LIVED: Final = {"x-expires": "600000"}
+# RabbitMQ removes a queue that was unused that long (ms): those of a session some minutes
+# after it, and what was parked when its messages have expired, after a day.  ActiveMQ and
+# Artemis remove queues that are empty and unused where they are configured to.
+OF_SESSION: Final = {"x-expires": "600000"}
+OF_PARK: Final = {"x-expires": "90000000"}
 
 RABBITMQ: Final = Profile(
     name="RabbitMQ",
@@ -87,7 +89,13 @@ RABBITMQ: Final = Profile(
     # the connection, a TOKEN that has to wait among it.
     acknowledges_one=True,
     max_body=4 << 20,
-    arguments={Role.DATA: SHORT_LIVED, Role.PRESENT: SHORT_LIVED},
+    arguments={
+        Role.CONTROL: OF_SESSION,
+        Role.DATA: OF_SESSION,
+        Role.PRESENT: OF_SESSION,
+        Role.PARK: OF_PARK,
+        Role.TOKEN: OF_PARK,
+    },
 )
 ACTIVEMQ: Final = Profile(
     name="ActiveMQ",
