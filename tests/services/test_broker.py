@@ -505,7 +505,7 @@ def test_tls_is_spoken_to_in_plain(broker: StompServer, login: Login) -> None:
         b"SSH-2.0-OpenSSH_9.2p1\r\n",
         b"* OK IMAP4rev1 ready\r\n",
         b"CONNECTED\nversion:1.2\nbomb:" + b"x" * 10_000_000,
-        b"CONNECTED\n" + b"x:y\n" * 10_000,
+        b"CONNECTED\n" + b"".join(b"%d:x\n" % number for number in range(5_000)),
         b"CONNECTED\ncontent-length:99999999999\n\n",
         b"\0" * 100,
     ],
