@@ -65,9 +65,10 @@ class Session:
 
     def close(self) -> None:
         for process in self._processes:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
     def _start(self, side: str, **options: Any) -> Any:
         process = start(side, self._broker.stomp_port, self.stream, **options)
