@@ -73,7 +73,11 @@ def keep(log: str, command: list[str]) -> None:
     waiting = select.poll()
     waiting.register(0, select.POLLIN | select.POLLHUP)
     waiting.register(ended, select.POLLIN)
-    waiting.poll()
+    while not waiting.poll(1000):
+        # RabbitMQ starts epmd each minute, which ends at once where one runs.
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
     me = os.getpid()
     while True:
         # What a killed process leaves becomes our child: in the end none is left.
