@@ -12,20 +12,32 @@ import gridmad
 
 ROOT = Path(gridmad.__file__).parent
 LAYERS = [
-    {"_wire", "_attributes", "errors", "options", "process", "logs"},
-    {"wire"},
-    {"driver"},
-    {"sequence", "output", "watchdog"},
-    {"information", "execution", "transfer"},
-    {"service"},
-    {"information.service", "execution.service", "transfer.service"},
-    {"daemon"},
+    {"_wire", "_attributes", "_chunk", "_stomp", "_screen", "errors", "options", "process", "logs"},
+    {"wire", "peek.errors", "peek.notices", "peek.profiles", "peek.stream"},
+    {"driver", "peek.frame", "peek.channel", "peek.values", "peek.redaction"},
+    {"sequence", "output", "watchdog", "peek.messages", "peek.transport", "peek.journal",
+     "peek.segments", "peek.digest", "peek.inbox", "peek.follow", "peek.command",
+     "peek.progress"},
+    {"information", "execution", "transfer", "peek.log", "peek.track", "peek.session",
+     "peek.conversation", "peek.terminal"},
+    {"service", "peek.spool", "peek.reception", "peek.broker", "peek.file_output", "peek.tail",
+     "peek.settings", "peek.registry"},
+    {"information.service", "execution.service", "transfer.service", "peek.producer",
+     "peek.consumer", "peek.intake", "peek.deliveries"},
+    {"daemon", "peek.sender", "peek.reader"},
+    {"peek"},
     {"cli"},
-]
+]  # fmt: skip
 NO_IO = {"wire", "sequence", "information.glue1", "information.attributes", "information.model",
+         "execution.model", "execution.description", "transfer.url", "transfer.model",
+         "peek.stream", "peek.frame", "peek.messages", "peek.profiles", "peek.notices",
+         "peek.log", "peek.track", "peek.reception", "peek.consumer", "peek.producer",
+         "peek.deliveries", "peek.redaction", "peek.tail"}  # fmt: skip
+IO = {"wire", "sequence", "information.glue1", "information.attributes", "information.model",
          "execution.model", "execution.description", "transfer.url", "transfer.model"}  # fmt: skip
 IO = {"asyncio", "os", "select", "socket", "subprocess", "threading", "pathlib", "sqlite3"}
 FAMILIES = ("information", "execution", "transfer")
+ROOMS = (*FAMILIES, "peek")
 DRIVERS = [
     f"{family}.{path.stem}"
     for family in FAMILIES
@@ -62,12 +74,21 @@ def layer(name: str) -> int:
 def test_imports_point_one_way() -> None:
     for name, tree in modules():
         for imported in imports(tree):
-            if imported.startswith("gridmad."):
+            if imported.startswith("gridmad.") and imported != "gridmad.peek":  # its names follow
                 other = imported.removeprefix("gridmad.")
                 assert layer(other) <= layer(name), f"{name} imports {other}"
-                families = {part for part in (name.split(".")[0], other.split(".")[0])
-                            if part in FAMILIES}  # fmt: skip
-                assert len(families) < 2, f"{name} imports {other}: of another family"
+                rooms = {part for part in (name.split(".")[0], other.split(".")[0])
+                         if part in ROOMS}  # fmt: skip
+                assert len(rooms) < 2, f"{name} imports {other}: of another room"
+
+
+def test_one_module_knows_stomp() -> None:
+    users = {
+        name
+        for name, tree in modules()
+        if any(imported.split(".")[0] == "stomp" for imported in imports(tree))
+    }
+    assert users == {"peek.transport"}
 
 
 def test_formats_do_no_io() -> None:
@@ -84,6 +105,15 @@ def test_a_driver_imports_its_library_when_it_starts(driver: str) -> None:
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     ).stdout.split()
     assert not {"ldap3", "psutil", "sqlite3", "lz4", "stomp"} & set(loaded)
+
+
+def test_msgpeek_imports_what_it_needs_when_it_needs_it() -> None:
+    """Else `msgpeek --help` would wait for it."""
+    code = "import sys, gridmad.cli.msgpeek; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert not {"stomp", "lz4", "tqdm", "shtab", "asyncio"} & set(loaded)
 
 
 def test_drivers_were_found() -> None:
