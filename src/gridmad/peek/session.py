@@ -9,16 +9,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from gridmad._stomp import StompError
 from gridmad.peek.channel import Channel, Endpoint, Login, NotTlsError, connect, speaks_tls
 from gridmad.peek.errors import AuthenticationError, BrokerError, PeekError
 from gridmad.peek.profiles import OTHER, Profile, Role, choose
 from gridmad.peek.transport import Client, Transport
-
-if TYPE_CHECKING:
-    from gridmad.peek.broker import Connection
 
 LOGIN_TIMEOUT: Final = 10.0
 """Seconds for CONNECTED to come."""
@@ -70,12 +67,33 @@ class _Subscription:
         self.delivered: deque[tuple[int, str]] = deque()
 
 
+class Owner(Protocol):
+    """The connection whose login a session is; called by the reading thread."""
+
+    name: str
+    heartbeat: float
+    """Seconds, both ways."""
+
+    def admit(self, session: "Session", server: str) -> None:
+        """The login succeeded; `server` is the broker's own header."""
+
+    def welcome(self) -> None:
+        """The session is ready to be used."""
+
+    def receive(self, subscription: str, body: bytes, acknowledgement: str) -> None:
+        """A message came."""
+
+    def refuse(self, error: PeekError) -> None:
+        """A destination was refused."""
+
+    def wake(self) -> None:
+        """Have its thread look at the session now."""
+
+
 class Session:
     """One login, from the first byte to the last."""
 
-    def __init__(
-        self, owner: "Connection", endpoint: Endpoint, login: Login, generation: int
-    ) -> None:
+    def __init__(self, owner: Owner, endpoint: Endpoint, login: Login, generation: int) -> None:
         self.endpoint = endpoint
         self.generation = generation
         self.profile: Profile = OTHER
