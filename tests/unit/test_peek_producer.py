@@ -303,6 +303,9 @@ def test_a_client_takes_over() -> None:
         answers = [message for message in job.sends(2) if message.client == first.client]
         assert types(iter(answers)) == [FrameType.REVOKED]
     assert job.spool.committed(1) == 300_000, "its word does not count"
+    job.producer.receive(begin_frame(first.client, 101, mode="takeover"), 9)
+    answers = [message for message in job.sends(9) if message.client == first.client]
+    assert types(iter(answers))[0] == FrameType.HELLO, "much later it is meant"
 
 
 def test_control_frames_are_taken_once_and_in_order() -> None:

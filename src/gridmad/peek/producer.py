@@ -43,6 +43,8 @@ BODY: Final = 128 << 10
 """Bytes of frames after which a body is sent; a frame more, and it is far below MAX_BODY."""
 MAX_CLIENTS: Final = 1024
 """Clients whose last sequence is remembered; the one that was silent longest is forgotten."""
+UNAWARE: Final = 5.0
+"""Seconds in which a client that was revoked may not take over: longer than it is silent."""
 MAX_ANSWERS: Final = 64
 """Answers that wait to be sent."""
 NO_LIMIT: Final = 2**63 - 1
@@ -136,7 +138,7 @@ class Producer:
         self._park_size = park_size
         self._sequence = 0
         self._heard: OrderedDict[str, int] = OrderedDict()
-        self._revoked: OrderedDict[str, str] = OrderedDict()
+        self._revoked: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._answers: deque[Outgoing] = deque(maxlen=MAX_ANSWERS)
         self._holder: _Holder | None = None
         self._next_alive = now
@@ -224,14 +226,18 @@ class Producer:
             return
         holder = self._holder
         if holder is not None and holder.client != begin.client:
-            if begin.mode == "exclusive" and begin.client in self._revoked:
-                self._revoke(begin.client, now)  # it has not got the first one
+            _, revoked_at = self._revoked.get(begin.client, ("", float("-inf")))
+            # One that has not heard of it resumes as it began; it must not take back.
+            if begin.client in self._revoked and (
+                begin.mode == "exclusive" or now - revoked_at < UNAWARE
+            ):
+                self._revoke(begin.client, now)
                 return
             if begin.mode == "exclusive":
                 denied = Denied(begin.client, holder.who, holder.since)
                 self._answer(Route.DATA, begin.client, denied, now)
                 return
-            self._revoked[holder.client] = begin.who
+            self._revoked[holder.client] = (begin.who, now)
             self._revoke(holder.client, now)
             if len(self._revoked) > MAX_ANSWERS:
                 self._revoked.popitem(last=False)
@@ -312,7 +318,8 @@ class Producer:
         self._answer(Route.PRESENT, roll.client, present, now)
 
     def _revoke(self, client: str, now: float) -> None:
-        self._answer(Route.DATA, client, Revoked(client, self._revoked[client]), now)
+        by, _ = self._revoked[client]
+        self._answer(Route.DATA, client, Revoked(client, by), now)
 
     def _answer(self, route: Route, client: str, message: Message, now: float) -> None:
         frame = self._frame(message, now)
