@@ -19,7 +19,7 @@ from gridmad.peek.digest import FileDigest
 from gridmad.peek.errors import JournalError
 from gridmad.peek.journal import SUFFIX, Journal, Position, Record
 
-GATHER: Final = 1 << 20
+GATHER: Final = 1 << 18
 """Bytes that are written at once."""
 MAX_PIECES: Final = 512
 """Pieces that are written at once; the kernel takes 1,024."""
