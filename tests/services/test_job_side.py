@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -52,6 +53,7 @@ class Job:
         options.setdefault("port", server.stomp_port)
         options["login"] = [server.login, server.password]
         options["command"] = command
+        passes = options.pop("passes", [])
         self.log = folder / "job.log"
         environment = {**os.environ, "PYTHONUNBUFFERED": ""}
         self.out, self.err = folder / "out", folder / "err"
@@ -63,6 +65,7 @@ class Job:
                 stderr=err,
                 env=environment,
                 start_new_session=True,
+                pass_fds=passes,
             )
 
     def wait(self, timeout: float = 60.0) -> int:
@@ -424,3 +427,22 @@ def test_the_rate_to_the_broker_can_be_limited(activemq: StompServer, tmp_path: 
         rate = (watching.client.next[1] - before) / (time.monotonic() - began)
         assert rate < 600_000
         watching.run(lambda: running.has_ended)
+
+
+def test_it_can_be_ended_when_nobody_takes_its_output(
+    activemq: StompServer, tmp_path: Path
+) -> None:
+    """Neither the reader of its own output, nor a client."""
+    near, far = os.pipe()
+    command = ["head", "-c", "1000000", "/dev/zero"]
+    place = f"/proc/self/fd/{far}"
+    with job(activemq, tmp_path, command, stdout=place, passes=[far]) as running:
+        os.close(far)
+        end = time.monotonic() + 30
+        while not select.select([near], [], [], 0.1)[0]:
+            assert time.monotonic() < end
+        time.sleep(1)
+        assert not running.has_ended
+        running.process.terminate()
+        assert running.wait(30) == 0, "the command had ended by itself"
+    os.close(near)

@@ -36,6 +36,8 @@ SPOOL_SIZE: Final = 1 << 30
 PARK_SIZE: Final = 64 << 20
 CLOSE: Final = 2.0
 """Seconds for good-bye to the broker."""
+HURRY: Final = 5.0
+"""Seconds that are left after a signal to end, when the command has ended already."""
 LONG: Final = 3600.0
 
 
@@ -226,15 +228,18 @@ class _Job:
         for reader in self._readers:
             reader.end()
         give_up = time.monotonic() + self._options.linger
-        for reader in self._readers:
-            while reader.is_alive():
-                if not self._sender.is_held or time.monotonic() >= give_up:
-                    self._spool.release()
+        abandon = float("inf")
+        while any(reader.is_alive() for reader in self._readers) and time.monotonic() < abandon:
+            if not self._sender.is_held or time.monotonic() >= give_up:
+                self._spool.release()
+            for reader in self._readers:
                 reader.join(0.05)
-                info = self._signals.wait(0)
-                if info is not None and info.si_signo in ENDING:
-                    give_up = 0.0
-            if isinstance(reader, PipeReader):
+            info = self._signals.wait(0)
+            if info is not None and info.si_signo in ENDING:
+                # Whoever should take our own output may not do so at all.
+                give_up, abandon = 0.0, time.monotonic() + HURRY
+        for reader in self._readers:
+            if isinstance(reader, PipeReader) and not reader.is_alive():
                 reader.close()
                 if reader.was_cut_off:
                     LOGGER.warning(
@@ -244,7 +249,10 @@ class _Job:
 
     def _finish(self, ended: Ended, reason: str | None) -> None:
         """Let the client have the rest, or park it."""
-        digests = {source: intake.digest for source, intake in self._intakes.items()}
+        read = not any(reader.is_alive() for reader in self._readers)
+        digests = {
+            source: intake.digest if read else None for source, intake in self._intakes.items()
+        }
         sequence = next(self._sequence)
 
         def finish(now: float) -> None:
@@ -263,6 +271,7 @@ class _Job:
             info = self._signals.wait(0.5)
             if info is not None and info.si_signo in ENDING:
                 self._sender.hurry()
+                give_up = min(give_up, time.monotonic() + HURRY)
         if self._sender.is_alive():
             LOGGER.warning(
                 "the broker takes nothing: %d bytes that nobody has got are lost",
