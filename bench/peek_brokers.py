@@ -7,7 +7,10 @@ process.  In this way a broker can run in a network of its own.
 """
 
 import contextlib
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +83,17 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
     file = tmp_path_factory.mktemp("log") / "text"
     file.write_bytes(log_text(CYCLE))
     return Text(file)
+
+
+@pytest.fixture(scope="session")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for what clients write: in memory where there is room, since no disk is meant."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < 4 << 30:
+        yield tmp_path_factory.mktemp("room")
+        return
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=memory) as folder:
+        yield Path(folder)
 
 
 def main(name: str, folder: str, address: str) -> None:

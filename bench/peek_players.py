@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,7 +87,7 @@ class Msgpeek:
     ) -> list[str]:
         return [
             *place.job_prefix,
-            *(str(BIN / "msgpeek"), "wrap", "-q", "--hold-for-client", *options),
+            *(str(BIN / "msgpeek"), "wrap", "--quiet", "--hold-for-client", *options),
             *self.options(place, stream),
             *("--", *command),
         ]
@@ -208,7 +209,7 @@ def listener(port: int, network: int | str = "self") -> int:
 
 
 class Pair:
-    """One job side and its client, with their files in a folder of their own."""
+    """One job side and its client, with their files in a folder that goes with them."""
 
     def __init__(
         self,
@@ -220,6 +221,7 @@ class Pair:
         gate: Path | None = None,
     ) -> None:
         folder.mkdir()
+        self._folder = folder
         self._size = size
         self.file = folder / "output"
         self._stamp = folder / "stamp"
@@ -246,6 +248,7 @@ class Pair:
                 if process.stdout is not None:
                     process.stdout.close()
         self._log.close()
+        shutil.rmtree(self._folder)
 
     def start_client(self) -> None:
         command = self._player.client(self._place, self._stream, self.file, self._size)
@@ -324,6 +327,19 @@ class Pair:
             assert hashlib.file_digest(file, "sha256").hexdigest() == digest, self.log
 
 
+def touch_pages(file: Path, size: int) -> None:
+    """Have the kernel find as many pages as the client's file will need, and give them back.
+
+    On a virtual machine pages that were free for some seconds belong to its host, and to
+    write to them costs up to six times as much: the file would be measured, not the way there.
+    """
+    block = bytes(1 << 20)
+    with file.open("wb") as pages:
+        for _ in range(size >> 20):
+            pages.write(block)
+    file.unlink()
+
+
 def transfer(player: Player, place: Place, text: Text, size: int, folder: Path) -> Round:
     """`size` bytes from a job's pipe to a client's file, byte-exact.
 
@@ -331,6 +347,7 @@ def transfer(player: Player, place: Place, text: Text, size: int, folder: Path) 
     """
     folder = folder / secrets.token_hex(4)
     with Pair(player, place, folder, text, size) as pair:
+        touch_pages(folder / "pages", size)
         pair.start_client()
         pair.start_job()
         assert pair.client is not None
@@ -353,9 +370,6 @@ def transfer(player: Player, place: Place, text: Text, size: int, folder: Path) 
         stamps = pair.stamps
         assert stamps
         pair.finish(text.digest(size))
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
     job, client, broker = (
         late.since(early, peak) for early, late, peak in zip(before, after, peaks, strict=True)
     )
@@ -401,5 +415,5 @@ def transfer_many(
         digest = text.digest(size)
         for pair in pairs:
             pair.finish(digest)
-            pair.file.unlink()
+    shutil.rmtree(folder)
     return size * count / seconds

@@ -8,6 +8,7 @@ prints its first byte; both sides, the broker and the job share this machine.
 import os
 import pty
 import re
+import secrets
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from bench.conftest import IS_QUICK, Scoreboard
-from bench.peek_brokers import NAMES, require, serve, text
+from bench.peek_brokers import NAMES, require, room, serve, text
 from bench.peek_players import (
     BENCH,
     Msgpeek,
@@ -35,7 +36,7 @@ from bench.peek_players import (
 )
 from tests.services.proxy import Proxy
 
-__all__ = ["text"]  # a fixture
+__all__ = ["room", "text"]  # fixtures
 
 MIB = 1 << 20
 SIZE = 64 * MIB if IS_QUICK else 1024 * MIB
@@ -49,15 +50,18 @@ JOB_SIZE = (2 if IS_QUICK else 8) * MIB
 
 @pytest.fixture(scope="module", params=NAMES)
 def place(
-    request: pytest.FixtureRequest, text: Text, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    text: Text,
+    room: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Place]:
     """Each broker in turn, after a few hundred MB: a JVM compiles while it works."""
     require(request.param)
     folder = tmp_path_factory.mktemp(request.param)
     with serve(request.param, folder) as there:
         for _ in range(1 if IS_QUICK else 3):
-            transfer(StompPeek(), there, text, SIZE // 4, folder)
-            transfer(Msgpeek(), there, text, SIZE // 4, folder)
+            transfer(StompPeek(), there, text, SIZE // 4, room)
+            transfer(Msgpeek(), there, text, SIZE // 4, room)
         yield there
 
 
@@ -71,14 +75,13 @@ class Rounds:
 
 
 @pytest.fixture(scope="module")
-def rounds(place: Place, text: Text, tmp_path_factory: pytest.TempPathFactory) -> Rounds:
+def rounds(place: Place, text: Text, room: Path) -> Rounds:
     """The contestants in turns."""
-    folder = tmp_path_factory.mktemp("rounds")
     outcome = Rounds([], [], [])
     program = [sys.executable, str(BENCH / "baselines" / "lz4_alone.py")]
     for _ in range(ROUNDS):
-        outcome.baseline.append(transfer(StompPeek(), place, text, SIZE, folder))
-        outcome.ours.append(transfer(Msgpeek(), place, text, SIZE, folder))
+        outcome.baseline.append(transfer(StompPeek(), place, text, SIZE, room))
+        outcome.ours.append(transfer(Msgpeek(), place, text, SIZE, room))
         seconds = subprocess.check_output([*program, str(text.file), str(SIZE)])
         outcome.lz4.append(float(seconds))
     return outcome
@@ -147,10 +150,10 @@ def watch_memory(pair: Pair) -> tuple[int, int]:
 
 
 def test_memory_with_a_stopped_client(
-    place: Place, text: Text, scoreboard: Scoreboard, tmp_path: Path
+    place: Place, text: Text, scoreboard: Scoreboard, room: Path
 ) -> None:
     """The client stands still while the job prints, and then gets what is left."""
-    with Pair(Msgpeek(), place, tmp_path / "pair", text, SIZE) as pair:
+    with Pair(Msgpeek(), place, room / secrets.token_hex(4), text, SIZE) as pair:
         pair.start_client()
         pair.start_job()
         assert pair.job is not None
@@ -169,10 +172,10 @@ def test_memory_with_a_stopped_client(
 
 
 def test_memory_with_a_reader_that_does_not_read(
-    place: Place, text: Text, scoreboard: Scoreboard, tmp_path: Path
+    place: Place, text: Text, scoreboard: Scoreboard, room: Path
 ) -> None:
     """The client's stdout is a pipe that is full."""
-    with Pair(Raw(), place, tmp_path / "pair", text, SIZE) as pair:
+    with Pair(Raw(), place, room / secrets.token_hex(4), text, SIZE) as pair:
         pair.start_client()
         pair.start_job()
         job, client = watch_memory(pair)
@@ -187,7 +190,7 @@ class Raw(Msgpeek):
 
 
 def test_bytes_through_the_broker(
-    place: Place, text: Text, scoreboard: Scoreboard, tmp_path: Path
+    place: Place, text: Text, scoreboard: Scoreboard, room: Path
 ) -> None:
     """All that goes between the broker and both sides, both ways; counted by a proxy."""
     size = (16 if IS_QUICK else 128) * MIB
@@ -195,7 +198,7 @@ def test_bytes_through_the_broker(
     for player in (StompPeek(), Msgpeek()):
         with Proxy(place.port) as proxy:
             through = replace(place, host=proxy.address, port=proxy.port)
-            transfer(player, through, text, size, tmp_path)
+            transfer(player, through, text, size, room)
             carried.append(proxy.carried)
     baseline, ours = carried
     scoreboard.score(
@@ -258,13 +261,13 @@ def test_latency(place: Place, scoreboard: Scoreboard, tmp_path: Path) -> None:
     )
 
 
-def test_many_jobs(place: Place, text: Text, scoreboard: Scoreboard, tmp_path: Path) -> None:
+def test_many_jobs(place: Place, text: Text, scoreboard: Scoreboard, room: Path) -> None:
     """As many bytes in all from many jobs at once as from one."""
     ones: list[float] = []
     manies: list[float] = []
     for _ in range(1 if IS_QUICK else 2):
-        ones.append(transfer_many(Msgpeek(), place, text, JOB_SIZE * JOBS, 1, tmp_path))
-        manies.append(transfer_many(Msgpeek(), place, text, JOB_SIZE, JOBS, tmp_path))
+        ones.append(transfer_many(Msgpeek(), place, text, JOB_SIZE * JOBS, 1, room))
+        manies.append(transfer_many(Msgpeek(), place, text, JOB_SIZE, JOBS, room))
     scoreboard.score(
         f"{JOBS} jobs at once through {place.name}",
         max(manies) / max(ones),

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from bench.conftest import IS_QUICK, Scoreboard
-from bench.peek_brokers import NAMES, require, text
+from bench.peek_brokers import NAMES, require, room, text
 from bench.peek_link import FAR, ROOT, Link, LinkError, link
 from bench.peek_players import Msgpeek, Place, Round, StompPeek, Text, transfer
 
-__all__ = ["text"]  # a fixture
+__all__ = ["room", "text"]  # fixtures
 
 SIZE = (32 if IS_QUICK else 1024) << 20
 ROUNDS = 1 if IS_QUICK else 2
@@ -51,13 +51,13 @@ def place(
 
 
 def test_rate_through_a_link(
-    place: Place, line: Link, text: Text, scoreboard: Scoreboard, tmp_path: Path
+    place: Place, line: Link, text: Text, scoreboard: Scoreboard, room: Path
 ) -> None:
     """Raw log bytes a second, the best of each, after one round of each to warm up."""
     rounds: dict[str, list[Round]] = {player.name: [] for player in (StompPeek(), Msgpeek())}
     for size in [SIZE // 4] + [SIZE] * ROUNDS:
         for player in (StompPeek(), Msgpeek()):
-            rounds[player.name].append(transfer(player, place, text, size, tmp_path))
+            rounds[player.name].append(transfer(player, place, text, size, room))
     baseline, ours = (max(one[1:], key=lambda one: one.rate) for one in rounds.values())
     scoreboard.score(
         f"{SIZE >> 20} MiB of log through 1 Gbit/s, 5 ms, {place.name}",
