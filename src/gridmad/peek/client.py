@@ -216,6 +216,7 @@ class Client:
         self._token: tuple[Connection, str] | None = None
         self._parked = Deliveries()
         self._drains = False
+        self._damaged = 0
         self._is_dirty = False
         self._due: float | None = None
 
@@ -388,7 +389,7 @@ class Client:
 
     def _pulse(self) -> None:
         began = time.monotonic()
-        told_at, told_bytes, damaged = began, 0, 0
+        told_at, told_bytes = began, 0
         while not self._is_ending.wait(PULSE):
             now = time.monotonic()
             with self._lock:
@@ -405,14 +406,17 @@ class Client:
                 return
             if needs_worker and self._inbox.is_empty:
                 self._inbox.put_now(_Nudge())
-            if count != damaged:
-                damaged = count
-                self._say(notices.Damaged(count))
+            self._say_damaged(count)
             if now - told_at >= PROGRESS_INTERVAL:
                 received = self._received
                 rate = (received - told_bytes) / (now - told_at)
                 told_at, told_bytes = now, received
                 self._say(notices.Progress(received, rate, lag))
+
+    def _say_damaged(self, count: int) -> None:
+        if count != self._damaged:
+            self._damaged = count
+            self._say(notices.Damaged(count))
 
     def _explained(self, failure: PeekError) -> PeekError:
         """The loss of all brokers explains any silence."""
@@ -621,6 +625,7 @@ class Client:
         with self._lock:
             consumer.leave(done=True)
         self._send()
+        self._say_damaged(consumer.damaged + self._codec.damaged)
         self._say(notices.Verdicts(verdicts))
         self._news.put(outcome)
 
