@@ -1,0 +1,5 @@
+"""The scene of all tests here."""
+
+from tests.faults.scene import scene
+
+__all__ = ["scene"]
