@@ -183,3 +183,22 @@ def test_a_job_side_that_dies_without_a_word_is_timed_out(session: Session) -> N
 
 def test_a_job_that_is_not_there_is_unknown(session: Session) -> None:
     assert outcome(session.client(wait=False)).exit_code == 127
+
+
+def peak(pid: int) -> int:
+    """The largest resident size of a process so far, in bytes; 0 where it has ended."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if "VmHWM" in line), 0)
+
+
+def test_the_memory_of_a_client_is_bounded_at_any_rate(session: Session) -> None:
+    flood = "import os\nfor _ in range(2000): os.write(1, os.urandom(65536))"
+    session.job([sys.executable, "-c", flood], hold_for_client=True)
+    client = session.client()
+    largest = 0
+    while client.poll() is None:
+        largest = max(largest, peak(client.pid))
+        time.sleep(0.01)
+    assert outcome(client).exit_code == 0
+    assert session.is_exact()
+    assert 0 < largest < 64 << 20

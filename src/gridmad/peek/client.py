@@ -9,7 +9,6 @@ While the output blocks nothing is committed, so no credit goes out and memory s
 """
 
 import contextlib
-import hashlib
 import logging
 import queue
 import threading
@@ -18,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from gridmad.peek import notices
 from gridmad.peek.broker import Connection, Endpoint, Login, Role, expand
@@ -31,7 +30,10 @@ from gridmad.peek.inbox import Inbox
 from gridmad.peek.messages import Begin, Bye, Start
 from gridmad.peek.notices import Notice, Verdict, printable
 from gridmad.peek.reception import Event, Missing, Output, Placed
+from gridmad.peek.sink import Sink, SinkOutput
 from gridmad.peek.stream import Destinations, new_client
+
+__all__ = ["Client", "ClientOptions", "Outcome", "Sink", "watch"]
 
 log = logging.getLogger(__name__)
 
@@ -56,25 +58,6 @@ MAX_NEWS: Final = 1000
 """Notices that wait for who is slow to show them; beyond that they are dropped."""
 INTERNAL: Final = 125
 SIGNALLED: Final = 128
-
-
-class Sink(Protocol):
-    """Where the output goes.  All calls come from one thread, and may block."""
-
-    def write(self, source: int, offset: int, time: int, data: bytes) -> None:
-        """The next bytes of a source; `time` in ms since 1970."""
-
-    def gap(self, source: int, offset: int, length: int, reason: str) -> None:
-        """The next bytes of a source will not come."""
-
-    def flush(self) -> None:
-        """Nothing more has come yet: show what there is."""
-
-    def attempt(self, epoch: int) -> None:
-        """The job was started again, and its output begins anew."""
-
-    def finish(self) -> None:
-        """Nothing more follows."""
 
 
 @dataclass(frozen=True)
@@ -107,51 +90,6 @@ class Outcome:
 def watch(options: ClientOptions, sink: Sink, notice: Callable[[Notice], None]) -> Outcome:
     """Watch a stream to its end.  As Client.run."""
     return Client(options, sink, notice).run()
-
-
-class _SinkOutput:
-    """A sink, and the digests of what it got."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self._digests: dict[int, hashlib._Hash] = {}
-
-    def place(self, epoch: int, source: int, offset: int) -> None:
-        if offset == 0:
-            self._digests[source] = hashlib.sha256()
-
-    def write(self, source: int, offset: int, time: int, data: bytes) -> None:
-        self._sink.write(source, offset, time, data)
-        digest = self._digests.get(source)
-        if digest is not None:
-            digest.update(data)
-
-    def gap(self, source: int, offset: int, length: int, reason: str) -> None:
-        self._sink.gap(source, offset, length, reason)
-        self._digests.pop(source, None)
-
-    def attempt(self, epoch: int) -> None:
-        self._sink.attempt(epoch)
-        self._digests = {source: hashlib.sha256() for source in (1, 2)}
-
-    def flush(self) -> None:
-        self._sink.flush()
-
-    def commit(self) -> None:
-        self._sink.flush()
-
-    def digest(self, source: int) -> str | None:
-        found = self._digests.get(source)
-        return None if found is None else found.hexdigest()
-
-    def finished(self, exit_code: int) -> None:
-        """Nothing is kept."""
-
-    def finish(self) -> None:
-        self._sink.finish()
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +147,7 @@ class Client:
         self._is_working = False
         self._received = 0
         self._consumer: Consumer
-        self._output: FileSink | _SinkOutput
+        self._output: FileSink | SinkOutput
         # The worker's own.
         self._unacknowledged: dict[tuple[Connection, str], str] = {}
         self._count = 0
@@ -280,7 +218,7 @@ class Client:
             timeout=options.timeout,
         )
         if options.file is None:
-            self._output = _SinkOutput(self._sink)
+            self._output = SinkOutput(self._sink)
             self._consumer = make(client)
             return None
         sink = FileSink(options.file, options.stream, set(options.sources), client)

@@ -239,18 +239,7 @@ class Consumer:
             ending = self.eos.sources.get(source)
             if ending is None or not track.is_placed:
                 continue
-            if track.origin != 0:
-                found[source] = Verdict.LATE
-            elif track.missing:
-                found[source] = Verdict.INCOMPLETE
-            elif ending.sha256 is None:
-                found[source] = Verdict.UNKNOWN
-            elif digests.get(source) is None:
-                found[source] = Verdict.UNREADABLE
-            elif digests[source] == ending.sha256 and track.next == ending.end:
-                found[source] = Verdict.VERIFIED
-            else:
-                found[source] = Verdict.MISMATCH
+            found[source] = track.verdict(ending.end, ending.sha256, digests.get(source))
         return found
 
     # ------------------------------------------------------------ time and connections

@@ -7,6 +7,7 @@ import heapq
 from typing import Final
 
 from gridmad.peek.frame import Frame
+from gridmad.peek.notices import Verdict
 
 MIN_WINDOW: Final = 1 << 20
 MAX_WINDOW: Final = 16 << 20
@@ -71,6 +72,18 @@ class Track:
         """How far the job side may send: never less than it was told before."""
         self.limit = max(self.limit, self.committed + self.window)
         return self.limit
+
+    def verdict(self, end: int, sha256: str | None, digest: str | None) -> Verdict:
+        """Whether what was written, of that digest, is what the job side says it read."""
+        if self.origin != 0:
+            return Verdict.LATE
+        if self.missing:
+            return Verdict.INCOMPLETE
+        if sha256 is None:
+            return Verdict.UNKNOWN
+        if digest is None:
+            return Verdict.UNREADABLE
+        return Verdict.VERIFIED if (digest, self.next) == (sha256, end) else Verdict.MISMATCH
 
     # ------------------------------------------------------------ what is ahead
 

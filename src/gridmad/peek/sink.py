@@ -1,0 +1,76 @@
+"""Where a client's output goes if not to a file: whatever has a Sink's methods."""
+
+import hashlib
+from typing import Protocol
+
+
+class Sink(Protocol):
+    """Where the output goes.  All calls come from one thread, and may block."""
+
+    def write(self, source: int, offset: int, time: int, data: bytes) -> None:
+        """The next bytes of a source; `time` in ms since 1970."""
+
+    def gap(self, source: int, offset: int, length: int, reason: str) -> None:
+        """The next bytes of a source will not come."""
+
+    def flush(self) -> None:
+        """Nothing more has come yet: show what there is."""
+
+    def attempt(self, epoch: int) -> None:
+        """The job was started again, and its output begins anew."""
+
+    def finish(self) -> None:
+        """Nothing more follows."""
+
+
+class SinkOutput:
+    """A sink, and the digests of what it got."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._digests: dict[int, hashlib._Hash] = {}
+
+    def place(self, epoch: int, source: int, offset: int) -> None:
+        """What follows of a source begins at that offset."""
+        if offset == 0:
+            self._digests[source] = hashlib.sha256()
+
+    def write(self, source: int, offset: int, time: int, data: bytes) -> None:
+        """As Sink.write."""
+        self._sink.write(source, offset, time, data)
+        digest = self._digests.get(source)
+        if digest is not None:
+            digest.update(data)
+
+    def gap(self, source: int, offset: int, length: int, reason: str) -> None:
+        """As Sink.gap."""
+        self._sink.gap(source, offset, length, reason)
+        self._digests.pop(source, None)
+
+    def attempt(self, epoch: int) -> None:
+        """As Sink.attempt; each source begins at 0."""
+        self._sink.attempt(epoch)
+        self._digests = {source: hashlib.sha256() for source in (1, 2)}
+
+    def flush(self) -> None:
+        """As Sink.flush."""
+        self._sink.flush()
+
+    def commit(self) -> None:
+        """Have what was written shown."""
+        self._sink.flush()
+
+    def digest(self, source: int) -> str | None:
+        """Of all bytes of a source; None where some did not come."""
+        found = self._digests.get(source)
+        return None if found is None else found.hexdigest()
+
+    def finished(self, exit_code: int) -> None:
+        """Nothing is kept."""
+
+    def finish(self) -> None:
+        """As Sink.finish."""
+        self._sink.finish()
+
+    def close(self) -> None:
+        """Nothing is open."""
