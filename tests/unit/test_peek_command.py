@@ -9,7 +9,6 @@ import select
 import signal
 import subprocess
 import sys
-import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -198,31 +197,34 @@ def test_an_interrupt_from_the_terminal_comes_once() -> None:
 
 def test_a_terminal_stops_and_continues_both() -> None:
     """By a shell with job control, as anybody has it."""
-    environment = {**os.environ, "PS1": "$ ", "ENV": ""}
+    environment = {**os.environ, "PS1": "prompt> "}
     process, master = pty.fork()
     if not process:
-        os.execve("/bin/bash", ["bash", "--norc", "-i"], environment)
+        os.execve("/bin/bash", ["bash", "--norc", "--noediting", "-i"], environment)
     try:
-        attributes = termios.tcgetattr(master)
-        attributes[3] &= ~termios.ECHO
-        termios.tcsetattr(master, termios.TCSANOW, attributes)
-        script = "while read word; do echo got-$word; done"
-        line = f"{sys.executable} -c '{WRAP}' sh -c '{script}'\n"
-        os.write(master, b"stty -echo\n")
-        time.sleep(0.3)
-        os.write(master, line.encode())
-        time.sleep(0.5)
+        # What is awaited is never what was typed: the terminal may echo that.
+        os.write(master, b"printf 'at-%s.' shell\n")
+        read_until(master, b"at-shell.")
+        script = "printf 'it-%s.' runs; while read word; do echo got-$word.; done"
+        os.write(
+            master,
+            f"{sys.executable} -c '{WRAP}' sh -c \"{script}\"\n".replace(
+                "$word", "\\$word"
+            ).encode(),
+        )
+        read_until(master, b"it-runs.")
         os.write(master, b"one\n")
-        read_until(master, b"got-one")
+        read_until(master, b"got-one.")
         os.write(master, b"\x1a")
-        read_until(master, b"Stopped")
-        os.write(master, b"echo at-the-shell\n")
-        read_until(master, b"at-the-shell")
+        # A stop discards what was typed before the shell has the terminal again.
+        text = read_until(master, b"Stopped")
+        while not text.endswith(b"prompt> "):
+            text += read_until(master, b" ")
+        os.write(master, b"printf 'back-%s.' again\n")
+        read_until(master, b"back-again.")
         os.write(master, b"fg\n")
-        time.sleep(0.3)
         os.write(master, b"two\n")
-        read_until(master, b"got-two")
-        os.write(master, b"\x04")
+        read_until(master, b"got-two.")
     finally:
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
