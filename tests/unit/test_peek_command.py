@@ -220,6 +220,9 @@ def test_a_terminal_stops_and_continues_both() -> None:
         text = read_until(master, b"Stopped")
         while not text.endswith(b"prompt> "):
             text += read_until(master, b" ")
+        # The command may still be about to stop, and take a character before it does.
+        os.write(master, b"    \n")
+        time.sleep(0.3)
         os.write(master, b"printf 'back-%s.' again\n")
         read_until(master, b"back-again.")
         os.write(master, b"fg\n")
