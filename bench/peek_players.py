@@ -277,12 +277,17 @@ class Pair:
             return None
 
     @property
+    def written(self) -> int:
+        """The length of the client's file."""
+        try:
+            return self.file.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    @property
     def is_complete(self) -> bool:
         """Whether the client's file has its full length."""
-        try:
-            return self.file.stat().st_size >= self._size
-        except FileNotFoundError:
-            return False
+        return self.written >= self._size
 
     def check(self) -> None:
         """Fail if one of the processes has; one that has ended keeps its entry in /proc."""
@@ -387,7 +392,10 @@ def closed(gate: Path) -> Iterator[None]:
 def transfer_many(
     player: Player, place: Place, text: Text, size: int, count: int, folder: Path
 ) -> float:
-    """The total rate, in raw bytes a second, of `count` jobs that print `size` bytes each."""
+    """The total rate, in raw bytes a second, of `count` jobs that print `size` bytes each.
+
+    It is taken while all of them run: until the first client's file is complete.
+    """
     folder = folder / secrets.token_hex(4)
     folder.mkdir()
     gate = folder / "gate"
@@ -406,14 +414,14 @@ def transfer_many(
                     time.sleep(0.02)
                     pair.check()
         start = time.monotonic()
-        for looks, pair in enumerate(pairs):
-            while not pair.is_complete:
-                time.sleep(POLL)
-                if looks % 100 == 0:
-                    pair.check()
+        while not any(pair.is_complete for pair in pairs):
+            time.sleep(4 * POLL)
+            for pair in pairs:
+                pair.check()
         seconds = time.monotonic() - start
+        written = sum(pair.written for pair in pairs)
         digest = text.digest(size)
         for pair in pairs:
             pair.finish(digest)
     shutil.rmtree(folder)
-    return size * count / seconds
+    return written / seconds
