@@ -723,6 +723,18 @@ def test_a_broker_that_refuses_is_passed_over(
         assert len(seen.losses) == 1
 
 
+def test_a_balancer_without_a_broker_resets_at_once(endpoint: Endpoint, login: Login) -> None:
+    """The socket may be gone before anything is asked of it; that ends no thread."""
+    with Proxy(endpoint.port) as proxy:
+        proxy.refuse()
+        balancer = Endpoint(endpoint.host, proxy.port, endpoint.tls)
+        with attempted(balancer, login) as (connection, seen):
+            seen.wait(lambda: len(seen.losses) >= 4)
+            proxy.refuse(False)
+            seen.wait(lambda: seen.logins == 1)
+            assert connection.is_connected
+
+
 def test_a_queue_belongs_to_no_connection(broker: StompServer, login: Login, queue: str) -> None:
     """Whoever uses it first; RabbitMQ would lock it for one that sends `persistent:false`."""
     for first, second in ((True, False), (False, True)):

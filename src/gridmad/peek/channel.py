@@ -96,10 +96,16 @@ def connect(endpoint: Endpoint, login: Login, patience: float) -> "Channel":
     except (OSError, UnicodeError) as error:
         raise BrokerError(f"{endpoint} cannot be reached: {_reason(error)}") from None
     try:
-        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(patience / 2)))
+        try:
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(patience / 2)))
+            # A balancer in front of a dead broker accepts and resets at once: a socket that
+            # is not connected any more would be wrapped, and without TLS.
+            end.getpeername()
+        except OSError as error:
+            raise BrokerError(f"{endpoint} broke the connection: {_reason(error)}") from None
         if context is None:
             end.settimeout(None)
             return Channel(end)

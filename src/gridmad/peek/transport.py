@@ -102,7 +102,8 @@ class Transport(stomp.transport.Transport):  # type: ignore[misc]
         """Connect once; failures are those of `connect`."""
         self._channel = channel = self._connect()
         self.socket: socket.socket | None = channel.socket
-        self.current_host_and_port = channel.socket.getpeername()[:2]
+        # stomp.py makes the host header of it, which the virtual host replaces.
+        self.current_host_and_port = (self.vhost, 0)
         self.heard = self.said = time.monotonic()
 
     def send(self, encoded_frame: bytes | Sequence[bytes]) -> None:
