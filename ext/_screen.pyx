@@ -15,7 +15,43 @@ from libc.stdint cimport int16_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 
+cdef extern from *:
+    """
+    typedef unsigned char bytes16 __attribute__((vector_size(16)));
+    typedef unsigned long long words2 __attribute__((vector_size(16)));
+
+    /* The first place from `at` on, and before `end`, where one of the pairs is; `end` where
+       there is none.  Reads up to text[end]. */
+    static Py_ssize_t find_pair(const unsigned char* text, Py_ssize_t at, Py_ssize_t end,
+                                const unsigned char* firsts, const unsigned char* seconds,
+                                int count) {
+        bytes16 first, second, found;
+        words2 any;
+        int i;
+        while (at + 16 <= end) {
+            memcpy(&first, text + at, 16);
+            memcpy(&second, text + at + 1, 16);
+            found = (bytes16)((first == firsts[0]) & (second == seconds[0]));
+            for (i = 1; i < count; i++)
+                found |= (bytes16)((first == firsts[i]) & (second == seconds[i]));
+            any = (words2)found;
+            if (any[0] | any[1])
+                break;
+            at += 16;
+        }
+        for (; at < end; at++)
+            for (i = 0; i < count; i++)
+                if (text[at] == firsts[i] && text[at + 1] == seconds[i])
+                    return at;
+        return end;
+    }
+    """
+    Py_ssize_t find_pair(const uint8_t* text, Py_ssize_t at, Py_ssize_t end,
+                         const uint8_t* firsts, const uint8_t* seconds, int count) noexcept nogil
+
+
 cdef enum:
+    FEW = 3               # literals that are searched for by a pair
     BOUND = 4096          # characters after which any unfinished sequence is over
     COLOUR = 64           # of a colour's digits; two of 24 bits with attributes take 45
     SECRETS = 128         # literals of one Masker
@@ -322,14 +358,25 @@ cdef inline int _block(const uint8_t* data) noexcept nogil:
 
 
 @cython.final
+cdef int _commonness(uint8_t byte):
+    """How often a byte is met in logs, roughly: letters, digits and blanks the most."""
+    if byte in b" 0123456789aeinorst":
+        return 4
+    if byte in b"cdhlmpu./:-_=,":
+        return 3
+    if c"a" <= byte <= c"z":
+        return 2
+    return 1
+
+
 cdef class Masker:
     """Asterisks of the same length in the place of literals, in a stream cut anywhere.
 
     Every byte of every occurrence is masked, of overlapping ones too.  Takes 1 to
     MAX_SECRETS literals of 2 to MAX_SECRET bytes, else ValueError (which quotes none).
 
-    Search: Wu and Manber's shift table over pairs of bytes, so that most bytes are never
-    looked at when literals have eight or more.
+    Search: a few literals by one pair of their bytes, 16 places at a time; more by Wu and
+    Manber's shift table over pairs, so that most bytes are never looked at.
     """
 
     cdef tuple _secrets                   # keeps what _texts points to
@@ -342,6 +389,9 @@ cdef class Masker:
     cdef int _count
     cdef Py_ssize_t _window
     cdef Py_ssize_t _longest
+    cdef Py_ssize_t _pair                 # where in each of a few literals their pair begins
+    cdef uint8_t _firsts[FEW]
+    cdef uint8_t _seconds[FEW]
     cdef bytes _held
     cdef Py_ssize_t _covered              # bytes of _held inside an occurrence that began before
 
@@ -376,6 +426,25 @@ cdef class Masker:
             block = _block(self._texts[i] + self._window - 2)
             self._next[i] = self._head[block]
             self._head[block] = <int16_t>i
+        if self._count <= FEW:
+            self._choose_pair()
+
+    cdef _choose_pair(self):
+        """The pair that is the least common in text."""
+        cdef int i, commonness
+        cdef int least = -1
+        cdef Py_ssize_t place
+        for place in range(self._window - 1):
+            commonness = 0
+            for i in range(self._count):
+                commonness += _commonness(self._texts[i][place])
+                commonness += _commonness(self._texts[i][place + 1])
+            if least < 0 or commonness < least:
+                least = commonness
+                self._pair = place
+        for i in range(self._count):
+            self._firsts[i] = self._texts[i][self._pair]
+            self._seconds[i] = self._texts[i][self._pair + 1]
 
     @property
     def pending(self):
@@ -457,12 +526,18 @@ cdef class Masker:
         cdef int block
         cdef int16_t number
         while end <= size:
+            start = end - self._window
+            if self._count <= FEW:
+                start = find_pair(text + self._pair, start, size - self._window + 1,
+                                  self._firsts, self._seconds, self._count)
+                end = start + self._window
+                if end > size:
+                    break
             block = _block(text + end - 2)
             shift = self._shift[block]
             if shift:
-                end += shift
+                end += 1 if self._count <= FEW else shift
                 continue
-            start = end - self._window
             number = self._head[block]
             while number >= 0:
                 if (self._lengths[number] > longest and self._lengths[number] <= size - start
