@@ -60,7 +60,7 @@ def main() -> int:
             options["gate"] = 0
             while not Path(copy + ".gate").exists():
                 time.sleep(0.02)
-            began = time.monotonic() - written / (options["rate"] or 1e12)
+            began = time.monotonic() - (written / options["rate"] if options["rate"] else 0)
         at = chance.randrange(POOL)
         block = b"%d\n" % blocks + pool[at : at + chance.randrange(1, BLOCK)]
         write(0, block)

@@ -74,6 +74,12 @@ class Proxy:
         self._is_frozen = True
         self._kick()
 
+    def strand(self) -> None:
+        """Hold the connections that there are for good, half-open; new ones are not."""
+        with self._lock:
+            self._directions.clear()
+        self._kick()
+
     def thaw(self) -> None:
         """Pass on what was held."""
         self._is_frozen = False
@@ -204,7 +210,8 @@ class Proxy:
 
     def _drop(self, direction: _Direction, *, reset: bool = False) -> None:
         for other in self._pairs[direction.source]:
-            self._directions.remove(other)
+            if other in self._directions:
+                self._directions.remove(other)
         for end in (direction.source, direction.target):
             del self._pairs[end]
             if reset:
