@@ -90,6 +90,8 @@ class Connection:
         self._session: Session | None = None
         self._wake = threading.Condition()
         self._is_closing = False
+        self._close_by = 0.0
+        """When all has to be said, once it is closing."""
         self._is_woken = False
         self._unconfirmed = False
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
@@ -114,6 +116,7 @@ class Connection:
         """
         end = time.monotonic() + timeout
         with self._wake:
+            self._close_by = end
             self._is_closing = self._is_woken = True
             self._wake.notify_all()
         session = self._session
@@ -250,7 +253,7 @@ class Connection:
                     self._wake.wait_for(lambda: self._is_woken, wait)
                     self._is_woken = False
             if self._is_closing:
-                session.wait_for_goodbye()
+                session.wait_for_goodbye(self._close_by)
         finally:
             self._session = None
         session.end()
@@ -269,7 +272,8 @@ class Connection:
 
     def welcome(self) -> None:
         """The session is ready to be used."""
-        self.tell(self._handler.connected)
+        if not self._is_closing:
+            self.tell(self._handler.connected)
 
     def receive(self, subscription: str, body: bytes, acknowledgement: str) -> None:
         """A message came."""

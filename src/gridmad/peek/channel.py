@@ -69,7 +69,7 @@ def expand(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
     for endpoint in endpoints:
         try:
             answers = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-        except OSError:
+        except (OSError, UnicodeError):
             answers = []
         addresses: dict[socket.AddressFamily, dict[str, None]] = {}
         for family, _, _, _, address in answers:

@@ -16,14 +16,16 @@ from typing import Final, NamedTuple, Self
 from gridmad._stomp import Reader, StompError, write
 from gridmad.peek.channel import Channel, Endpoint, Login, connect, speaks_tls
 from gridmad.peek.errors import AuthenticationError, BrokerError
-from gridmad.peek.profiles import Role, choose
+from gridmad.peek.profiles import Role, choose, error_text, is_refusal, parse_heartbeat
 
 ANSWER_TIME: Final = 5.0
 """Seconds that a broker has for an answer."""
 LONGEST: Final = 60.0
 """Seconds after which a conversation is cut, whatever the peer does."""
-MOST_WORDS: Final = 300
-"""Characters of an error that are shown."""
+MOST_WAITING: Final = 16 << 20
+"""Bytes of messages that may come while something else is waited for."""
+ENTRY: Final = 256
+"""Bytes that each message counts besides its body."""
 
 
 class Message(NamedTuple):
@@ -36,20 +38,24 @@ class Message(NamedTuple):
 class Conversation:
     """A login and what follows, as a context manager.
 
-    `heartbeat` asks the broker for a sign of life each so many ms.  Everything raises BrokerError
-    where the broker is out of reach, silent or no STOMP server, and AuthenticationError where it
-    or TLS refuses.
+    `heartbeat` asks the broker for a sign of life each so many ms; after `longest` seconds
+    all is cut.  Everything raises BrokerError where the broker is out of reach, silent or no
+    STOMP server, and AuthenticationError where it or TLS refuses.
     """
 
-    def __init__(self, endpoint: Endpoint, login: Login, *, heartbeat: int = 0) -> None:
+    def __init__(
+        self, endpoint: Endpoint, login: Login, *, heartbeat: int = 0, longest: float = LONGEST
+    ) -> None:
         self._endpoint = endpoint
         self._reader = Reader()
         self._waiting: deque[Message] = deque()
-        self._receipts: set[str] = set()
+        self._waiting_size = 0
+        self._awaited = ""
+        """The receipt that is outstanding."""
         self._connected: dict[str, str] | None = None
         self._count = 0
         self.channel: Channel = connect(endpoint, login, LONGEST)
-        self._limit = threading.Timer(LONGEST, self.channel.shut)
+        self._limit = threading.Timer(longest, self.channel.shut)
         self._limit.daemon = True
         self._limit.start()
         try:
@@ -83,8 +89,7 @@ class Conversation:
         self.server = self._connected.get("server", "")
         self.version = self._connected.get("version", "1.0")
         self.profile = choose(self.server)
-        sent = self._connected.get("heart-beat", "0,0").partition(",")[0]
-        offered = int(sent) if sent.isascii() and sent.isdigit() and len(sent) < 9 else 0
+        offered, _ = parse_heartbeat(self._connected.get("heart-beat", ""))
         self.heartbeat = max(offered, heartbeat) if offered and heartbeat else 0
         """What the broker promised: a sign of life each so many ms; 0 for none."""
 
@@ -101,21 +106,22 @@ class Conversation:
     def send(self, destination: str, role: Role, body: bytes) -> None:
         """Send `body`, and wait until the broker has it."""
         self._count += 1
-        receipt = f"r{self._count}"
+        self._awaited = receipt = f"r{self._count}"
         headers = self.profile.send(role, persistent=False, expires=60.0, time=time.time())
         self._write("SEND", {"destination": destination, "receipt": receipt, **headers}, body)
         end = time.monotonic() + ANSWER_TIME
-        while receipt not in self._receipts:
+        while self._awaited:
             if not self._read(end):
                 raise BrokerError(f"{self._endpoint} does not confirm a message")
-        self._receipts.discard(receipt)
 
     def receive(self, end: float) -> Message | None:
         """The next message, or None when none came until `end` (monotonic seconds)."""
         while not self._waiting:
             if not self._read(end):
                 return None
-        return self._waiting.popleft()
+        message = self._waiting.popleft()
+        self._waiting_size -= ENTRY + len(message.body)
+        return message
 
     def await_heartbeat(self, end: float) -> bool:
         """Whether a sign of life comes until `end` (monotonic seconds)."""
@@ -152,8 +158,11 @@ class Conversation:
             raise BrokerError(f"{self._endpoint} closed the connection: {error}") from None
 
     def _read(self, end: float) -> bool:
-        """Take what one read brings; False where nothing came until `end`."""
+        """Take what one read brings; False where nothing came until `end`, or that is past."""
         stream = self.channel.socket
+        if time.monotonic() > end:
+            # Also where more and more comes that nobody has asked for.
+            return False
         if not (isinstance(stream, ssl.SSLSocket) and stream.pending()):
             poll = select.poll()
             poll.register(stream, select.POLLIN)
@@ -178,12 +187,16 @@ class Conversation:
             if "ack" in headers:
                 self._write("ACK", {"id": headers["ack"]})
             self._waiting.append(Message(headers.get("subscription", ""), body))
+            self._waiting_size += ENTRY + len(body)
+            if self._waiting_size > MOST_WAITING:
+                raise BrokerError(f"{self._endpoint} sends more than was asked for")
         elif command == "RECEIPT":
-            self._receipts.add(headers.get("receipt-id", ""))
+            if headers.get("receipt-id") == self._awaited:
+                self._awaited = ""
         elif command == "CONNECTED":
             self._connected = headers
         elif command == "ERROR":
-            # RabbitMQ says what is refused in the body; ActiveMQ adds Java's stack there.
-            more = body[:2000].decode("utf-8", "replace").partition("\n\tat ")[0]
-            words = " ".join(f"{headers.get('message', '')} {more}".split())[:MOST_WORDS]
-            raise AuthenticationError(f"{self._endpoint} refuses: {words}")
+            text = error_text(headers.get("message", ""), body)
+            if is_refusal(text):
+                raise AuthenticationError(f"{self._endpoint} refuses: {text}")
+            raise BrokerError(f"{self._endpoint} says: {text}")

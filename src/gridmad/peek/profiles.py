@@ -4,6 +4,7 @@ A profile is chosen by the `server` header of the broker's CONNECTED frame.  All
 in what is sent is in it; nothing else asks which broker it talks to.
 """
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -19,6 +20,26 @@ class Role(Enum):
     ROLL = "roll"
     PRESENT = "present"
 
+
+_HEARTBEATS: Final = re.compile(r"([0-9]{1,9}) *, *([0-9]{1,9})")
+_REFUSED_WORDS: Final = (
+    "access_refused",
+    "access refused",
+    "access to",
+    "not authorized",
+    "not authorised",
+    "unauthorized",
+    "permission",
+    "denied",
+    "password",
+    "passcode",
+    "credential",
+    "login",
+    "authenticat",
+    "security",
+)
+_MOST_SAID: Final = 300
+"""Characters of an ERROR that are shown."""
 
 NO_ARGUMENTS: Final[dict[Role, dict[str, str]]] = {}
 
@@ -138,3 +159,24 @@ def choose(server: str) -> Profile:
     if server.startswith("apache-activemq-artemis"):
         return ARTEMIS
     return next(profile for profile in PROFILES if server.startswith(profile.server))
+
+
+def parse_heartbeat(header: str) -> tuple[int, int]:
+    """What CONNECTED's `heart-beat` promises and wants, in ms; 0 each where it says nothing."""
+    match = _HEARTBEATS.fullmatch(header)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def is_refusal(text: str) -> bool:
+    """Whether an ERROR with that text refuses a login or a permission, whoever the broker is."""
+    text = text.lower()
+    return any(word in text for word in _REFUSED_WORDS)
+
+
+def error_text(message: str, body: bytes) -> str:
+    """What an ERROR frame says, on one line of at most 300 printable characters."""
+    # RabbitMQ says in the body what is refused; a Java broker repeats it there with its stack.
+    detail = body[:2000].decode(errors="replace").split("\n\tat ")[0]
+    text = " ".join((detail if message in detail else f"{message}: {detail}").split())
+    shown = "".join(character for character in text if character.isprintable())
+    return shown[:_MOST_SAID].strip(": ")

@@ -14,7 +14,15 @@ from typing import Final, Protocol
 from gridmad._stomp import StompError
 from gridmad.peek.channel import Channel, Endpoint, Login, NotTlsError, connect, speaks_tls
 from gridmad.peek.errors import AuthenticationError, BrokerError, PeekError
-from gridmad.peek.profiles import OTHER, Profile, Role, choose
+from gridmad.peek.profiles import (
+    OTHER,
+    Profile,
+    Role,
+    choose,
+    error_text,
+    is_refusal,
+    parse_heartbeat,
+)
 from gridmad.peek.transport import Client, Transport
 
 LOGIN_TIMEOUT: Final = 10.0
@@ -30,22 +38,6 @@ BACKLOG_TIME: Final = 0.02
 
 log = logging.getLogger(__name__)
 
-REFUSED_WORDS: Final = (
-    "access_refused",
-    "access refused",
-    "access to",
-    "not authorized",
-    "not authorised",
-    "unauthorized",
-    "permission",
-    "denied",
-    "password",
-    "passcode",
-    "credential",
-    "login",
-    "authenticat",
-    "security",
-)
 WRONG_WORDS: Final = (
     "precondition_failed",
     "precondition failed",
@@ -177,7 +169,7 @@ class Session:
         self.is_refusal = True
         if self._error:
             text = f"{endpoint} refuses the login: {self._error}"
-            if _has(REFUSED_WORDS, self._error):
+            if is_refusal(self._error):
                 return AuthenticationError(text)
             return BrokerError(text)
         if isinstance(problem, StompError):
@@ -203,10 +195,11 @@ class Session:
             with self._changed:
                 self._changed.wait_for(lambda: self._said_goodbye or self.is_over, timeout)
 
-    def wait_for_goodbye(self) -> None:
-        """Write on what is posted while the owner says good-bye."""
+    def wait_for_goodbye(self, end: float) -> None:
+        """Write on what is posted while the owner says good-bye, until `end` (monotonic)."""
         with contextlib.suppress(OSError):
-            while not self.is_over and not self._said_goodbye and self.beat():
+            while not self.is_over and not self._said_goodbye and time.monotonic() < end:
+                self.beat()
                 with self._changed:
                     self._changed.wait_for(lambda: self._said_goodbye or self.is_over, BACKLOG_TIME)
 
@@ -224,10 +217,10 @@ class Session:
     def loss(self) -> PeekError:
         """How the connection was lost."""
         problem = self._transport.problem
-        if self._error:
-            return BrokerError(f"{self.endpoint} closed the connection: {self._error}")
         if self._silence is not None:
             return BrokerError(f"{self.endpoint} was silent for {self._silence:.1f} s")
+        if self._error:
+            return BrokerError(f"{self.endpoint} closed the connection: {self._error}")
         if problem is not None:
             return BrokerError(f"the connection to {self.endpoint} broke: {problem}")
         return BrokerError(f"{self.endpoint} closed the connection")
@@ -263,10 +256,7 @@ class Session:
 
     def _agree(self, theirs: str) -> None:
         """Settle the intervals from CONNECTED's heart-beat header."""
-        try:
-            can, wants = (int(number) / 1000 for number in theirs.split(","))
-        except ValueError:
-            can = wants = 0.0
+        can, wants = (number / 1000 for number in parse_heartbeat(theirs))
         mine = self._owner.heartbeat
         self._send_every = max(mine, wants) if wants else 0.0
         self._expect_every = max(mine, can) if can else 0.0
@@ -380,7 +370,7 @@ class Session:
 
     def on_error(self, headers: Mapping[str, str], body: bytes) -> None:
         """The broker refuses something, or says why it closes the connection."""
-        text = _readable(headers.get("message", ""), body)
+        text = error_text(headers.get("message", ""), body)
         with self._changed:
             self._error = text
             destination = self._receipts.get(headers.get("receipt-id", ""), "")
@@ -388,10 +378,10 @@ class Session:
             if not self._is_logged_in:
                 return
         place = f"{self.endpoint} refuses {destination or 'a destination'}: {text}"
-        if _has(REFUSED_WORDS, text):
+        if is_refusal(text):
             self.was_refused = True
             self._owner.refuse(AuthenticationError(place))
-        elif destination or _has(WRONG_WORDS, text):
+        elif destination or _is_mistake(text):
             self.was_refused = True
             self._owner.refuse(BrokerError(place))
         else:
@@ -418,14 +408,7 @@ def _told() -> Iterator[None]:
         raise BrokerError(f"the connection was lost: {error}") from None
 
 
-def _has(words: Sequence[str], text: str) -> bool:
+def _is_mistake(text: str) -> bool:
+    """Whether an ERROR tells that a destination cannot be used as it was asked for."""
     text = text.lower()
-    return any(word in text for word in words)
-
-
-def _readable(message: str, body: bytes) -> str:
-    """One line of at most 300 printable characters of what the broker says."""
-    # A Java broker says it twice and adds its stack.
-    detail = body[:2000].decode(errors="replace").split("\n\tat ")[0]
-    text = " ".join((detail if message in detail else f"{message}: {detail}").split())
-    return "".join(character for character in text if character.isprintable())[:300].strip(": ")
+    return any(word in text for word in WRONG_WORDS)
