@@ -14,7 +14,7 @@ from typing import Literal, Self, cast
 from gridmad.errors import UsageError
 from gridmad.logs import one_line
 from gridmad.peek import notices
-from gridmad.peek.client import ClientOptions, Outcome
+from gridmad.peek.client import ClientOptions
 from gridmad.peek.client import watch as run
 from gridmad.peek.errors import UnknownStreamError
 from gridmad.peek.messages import Start
@@ -23,21 +23,12 @@ from gridmad.peek.progress import Progress
 from gridmad.peek.registry import known_stream
 from gridmad.peek.settings import DEFAULT_TIMEOUT, Layers
 from gridmad.peek.stream import Destinations
-from gridmad.peek.terminal import (
-    NAMES,
-    STDERR,
-    STDOUT,
-    OutputClosedError,
-    OutputOptions,
-    TerminalSink,
-)
+from gridmad.peek.terminal import NAMES, STDERR, STDOUT, OutputOptions, TerminalSink
 from gridmad.peek.values import choice, moment, path, seconds, whole
 
 Say = Callable[[str], None]
 
 MOST_LINES = 10**9
-QUIET = Outcome(OutputClosedError.exit_code, "the output is closed")
-"""`msgpeek | head`: nobody is left to be told."""
 
 
 def watch(options: argparse.Namespace, layers: Layers, say: Say) -> int:
@@ -78,7 +69,8 @@ def watch(options: argparse.Namespace, layers: Layers, say: Say) -> int:
             outcome = run(client, sink, reporter.take)
         finally:
             sink.reset()
-    if outcome != QUIET:
+    # `msgpeek | head`: nobody is left to be told.
+    if not sink.is_closed:
         say(outcome.text)
     return outcome.exit_code
 

@@ -126,6 +126,7 @@ class _Outlet:
         )
         self.at_start = True
         self.source = STDOUT  # who wrote last
+        self.is_closed = False
         self._curtain = curtain if self.is_terminal else None
         self._is_coloured = False
 
@@ -139,7 +140,11 @@ class _Outlet:
         if self.is_terminal:
             self._is_coloured |= b"\x1b" in data
         self.at_start = data.endswith(b"\n")
-        write_all(self.descriptor, data)
+        try:
+            write_all(self.descriptor, data)
+        except OutputClosedError:
+            self.is_closed = True
+            raise
         if self._curtain is not None and self.at_start:
             # Elsewhere it would overwrite the line that is not finished.
             self._curtain.show()
@@ -251,6 +256,11 @@ class TerminalSink:
         self._lines = {source: Lines() for source in NAMES}
         self._begins = dict.fromkeys(NAMES, True)  # the next byte begins a line: -t
         self._is_stamped = options.timestamps and options.format == "text"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody reads stdout or stderr any more."""
+        return any(outlet.is_closed for outlet in self._outlets.values())
 
     def write(self, source: int, offset: int, time: int, data: bytes) -> None:
         """Show bytes of a source; `time` in ms since 1970.  May block."""
