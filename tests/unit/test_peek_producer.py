@@ -102,14 +102,18 @@ def control(
 
 
 def begin_frame(client: str, sequence: int, **changes: object) -> bytes:
+    return control(client, sequence, begin(client=client, **changes))
+
+
+def begin(**changes: object) -> Begin:
     values: dict[str, object] = {
-        "client": client,
+        "client": new_client(),
         "mode": "exclusive",
         "starts": {1: Start("rest"), 2: Start("rest")},
         "limit": {1: 1 << 20, 2: 1 << 20},
         "who": "me",
     }
-    return control(client, sequence, Begin(**(values | changes)))  # type: ignore[arg-type]
+    return Begin(**(values | changes))  # type: ignore[arg-type]
 
 
 def types(messages: Iterator[Outgoing]) -> list[FrameType]:
@@ -518,18 +522,37 @@ def test_the_newest_part_is_parked_where_all_is_too_much() -> None:
     assert late.text[1] == job.text[1][sum(park) :]
 
 
-def test_who_calls_the_roll_gets_an_answer() -> None:
-    job = JobSide()
+@pytest.mark.parametrize("key", [None, b"k" * 16])
+def test_who_calls_the_roll_gets_an_answer(key: bytes | None) -> None:
+    """Also from a stream with a key, which who asks has not (section 6)."""
+    job = JobSide(key=key)
     job.print(1, b"text")
     caller = new_client()
-    job.producer.receive(begin_frame(new_client(), 1, who="somebody"), 0)
+    job.producer.receive(control(new_client(), 1, begin(who="somebody"), job.codec), 0)
     list(job.sends(0))
-    job.producer.receive(control(caller, 1, Roll(caller)), 1)
+    job.producer.call(control(caller, 1, Roll(caller)), 1)
     answer = next(message for message in job.sends(1) if message.route is Route.PRESENT)
     assert answer.client == caller
-    present = Present.decode(job.codec.decode(b"".join(answer.body))[0].payload)
+    present = Present.decode(Codec(STREAM).decode(b"".join(answer.body))[0].payload)
     assert (present.stream, present.holder, present.end[1]) == (STREAM, "somebody", 4)
     assert not present.ended
+
+
+def test_a_roll_call_moves_no_client() -> None:
+    """Anybody may send one, in the name of whom he likes."""
+    job = JobSide(key=b"k" * 16)
+    client = new_client()
+    job.producer.call(control(client, 2**62, Roll(client)), 0)
+    job.producer.receive(control(client, 1, begin(client=client), job.codec), 0)
+    assert job.producer.is_held
+
+
+@given(st.binary(max_size=200))
+def test_a_garbled_roll_call_is_ignored(payload: bytes) -> None:
+    job = JobSide()
+    job.producer.call(payload, 0)
+    job.producer.call(Codec(STREAM).frame(19, payload, epoch=0, sequence=1, time=0), 0)
+    assert not list(job.sends(0))
 
 
 def test_many_strangers_cost_little() -> None:
@@ -537,7 +560,7 @@ def test_many_strangers_cost_little() -> None:
     for number in range(3000):
         stranger = f"{number:032x}"
         job.producer.receive(begin_frame(stranger, 1, mode="takeover"), number / 1000)
-        job.producer.receive(control(stranger, 2, Roll(stranger)), number / 1000)
+        job.producer.call(control(stranger, 2, Roll(stranger)), number / 1000)
     assert len(job.producer._heard) <= 1024
     assert len(list(job.sends(3))) < 100
 
@@ -551,7 +574,7 @@ def test_garbage_is_counted(payload: bytes, kind: FrameType) -> None:
     frame = job.codec.frame(kind, payload, epoch=EPOCH, sequence=1, time=0)
     before = job.codec.damaged
     job.producer.receive(frame, 0)
-    if kind != FrameType.PROBE:
+    if kind not in (FrameType.PROBE, FrameType.ROLL):
         assert job.codec.damaged > before
     assert not list(job.sends(0))
 

@@ -33,7 +33,7 @@ LOGGER = logging.getLogger(__name__)
 
 LINGER: Final = 30.0
 SPOOL_SIZE: Final = 1 << 30
-PARK_SIZE: Final = 64 << 20
+PARK_SIZE: Final = 8 << 20
 CLOSE: Final = 2.0
 """Seconds for good-bye to the broker."""
 HURRY: Final = 5.0

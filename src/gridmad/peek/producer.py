@@ -131,6 +131,8 @@ class Producer:
         """A client said that it has the whole stream."""
         self._identity = identity
         self._codec = codec
+        # The roll call is for everybody, with the stream's key or without (section 6).
+        self._open_codec = Codec(identity.stream)
         self._log = log
         self._began = now
         self._lease = lease
@@ -195,7 +197,7 @@ class Producer:
     # ------------------------------------------------------------ what comes in
 
     def receive(self, body: bytes, now: float) -> None:
-        """Take a body from the control or the roll destination.  Never raises."""
+        """Take a body from the control destination.  Never raises."""
         self._expire(now)
         for frame in self._codec.decode(body):
             try:
@@ -206,10 +208,20 @@ class Producer:
                         self._acknowledge(frame, Ack.decode(frame.payload), now)
                     case FrameType.BYE:
                         self._leave(frame, Bye.decode(frame.payload))
-                    case FrameType.ROLL:
-                        self._call(frame, Roll.decode(frame.payload), now)
             except FrameError:
                 self._codec.damaged += 1
+
+    def call(self, body: bytes, now: float) -> None:
+        """Take a body from the roll destination.  Never raises."""
+        self._expire(now)
+        for frame in self._open_codec.decode(body):
+            if frame.type == FrameType.ROLL:
+                try:
+                    roll = Roll.decode(frame.payload)
+                except FrameError:
+                    continue
+                answer = self._frame(self._present(), now, self._open_codec)
+                self._answers.append(Outgoing(Route.PRESENT, roll.client, [answer], len(answer)))
 
     def _is_new(self, frame: Frame, client: str) -> bool:
         """Whether this is neither a replay nor overtaken (section 6)."""
@@ -235,7 +247,7 @@ class Producer:
                 return
             if begin.mode == "exclusive":
                 denied = Denied(begin.client, holder.who, holder.since)
-                self._answer(Route.DATA, begin.client, denied, now)
+                self._answer(begin.client, denied, now)
                 return
             self._revoked[holder.client] = (begin.who, now)
             self._revoke(holder.client, now)
@@ -300,11 +312,9 @@ class Producer:
             self.is_done = self.is_done or (bye.done and self._eos is not None)
         self._holder = None
 
-    def _call(self, frame: Frame, roll: Roll, now: float) -> None:
-        if not self._is_new(frame, roll.client):
-            return
+    def _present(self) -> Present:
         identity, log, holder = self._identity, self._log, self._holder
-        present = Present(
+        return Present(
             stream=identity.stream,
             name=identity.name,
             host=identity.host,
@@ -315,15 +325,14 @@ class Producer:
             ended=self._eos is not None,
             epoch=identity.epoch,
         )
-        self._answer(Route.PRESENT, roll.client, present, now)
 
     def _revoke(self, client: str, now: float) -> None:
         by, _ = self._revoked[client]
-        self._answer(Route.DATA, client, Revoked(client, by), now)
+        self._answer(client, Revoked(client, by), now)
 
-    def _answer(self, route: Route, client: str, message: Message, now: float) -> None:
+    def _answer(self, client: str, message: Message, now: float) -> None:
         frame = self._frame(message, now)
-        self._answers.append(Outgoing(route, client, [frame], len(frame)))
+        self._answers.append(Outgoing(Route.DATA, client, [frame], len(frame)))
 
     def _expire(self, now: float) -> None:
         if self._holder is not None and now - self._holder.heard >= self._lease:
@@ -514,10 +523,10 @@ class Producer:
     def _to(self, holder: _Holder, body: list[bytes]) -> Outgoing:
         return Outgoing(Route.DATA, holder.client, body, sum(map(len, body)))
 
-    def _frame(self, message: Message, now: float) -> bytes:
+    def _frame(self, message: Message, now: float, codec: Codec | None = None) -> bytes:
         sequence = self._sequence
         self._sequence += 1
-        return self._codec.frame(
+        return (codec or self._codec).frame(
             message.type,
             message.encode(),
             epoch=self._identity.epoch,

@@ -189,7 +189,10 @@ class Sender(threading.Thread):
         last: dict[str, str] = {}
         while self._inbox:
             subscription, body, last[subscription] = self._inbox.popleft()
-            self._producer.receive(body, now)
+            if subscription == ROLL:
+                self._producer.call(body, now)
+            else:
+                self._producer.receive(body, now)
         for subscription, acknowledgement in last.items():
             self._connection.acknowledge(subscription, acknowledgement)
         if self._producer.is_held and not self.has_begun:
