@@ -204,6 +204,17 @@ def test_no_broker_is_no_trouble_for_the_command(user: User) -> None:
     assert "cannot be reached" in err
 
 
+def test_a_silent_job_waits_for_no_broker_that_is_gone(user: User) -> None:
+    """With the time to linger that is usual: nobody has watched, and nothing is to be left."""
+    user.environment["MSGPEEK_HOST"] = f"127.0.0.1:{reserve_port()}"
+    began = time.monotonic()
+    with_output = finish(user.wrap("echo text; exit 7"))
+    middle = time.monotonic()
+    silent = finish(user.wrap("exit 7"))
+    assert with_output[0] == silent[0] == 7
+    assert time.monotonic() - middle < (middle - began) / 2
+
+
 # ---------------------------------------------------------------- what can go wrong
 
 
@@ -324,6 +335,34 @@ def test_ls(user: User) -> None:
     go_on()
     for process in (client, job, hidden):
         assert finish(process)[0] == 0
+
+
+def test_the_doctor_asks_for_the_password_once(user: User, broker: StompServer) -> None:
+    password = user.folder / "password"
+    password.write_text(broker.password + "\n")
+    del user.environment["MSGPEEK_PASSWORD"]
+    with password.open("rb") as stdin:
+        client = user.start("doctor", "-I", "nobody", "-W", "-", stdin=stdin.fileno())
+        code, out, _ = finish(client)
+    assert code == 127
+    assert out.splitlines()[-1].startswith("FAILED   job")
+
+
+def test_the_doctor_says_which_broker_it_looks_at(user: User, broker: StompServer) -> None:
+    absent = f"127.0.0.1:{reserve_port()}"
+    user.environment["MSGPEEK_HOST"] += f",{absent}"
+    code, out, _ = user.run("doctor")
+    lines = out.splitlines()
+    assert code == 125
+    assert lines[0] == f"{broker.address}:{broker.stomp_port}"
+    failed = [line.split()[1] for line in lines[lines.index(absent) :] if "FAILED" in line]
+    assert failed == ["connect"]
+
+
+def test_reports_for_who_always_watches_raw(user: User) -> None:
+    user.environment["MSGPEEK_OUTPUT"] = "raw"
+    assert user.run("ls")[:2] == (0, "")
+    assert user.run("doctor", "-o", "jsonl", "-I", "nobody")[1].startswith("{")
 
 
 def test_doctor(user: User) -> None:

@@ -74,6 +74,7 @@ class Sender(threading.Thread):
         self._is_asleep = False
         self._is_new_login = False
         self._is_refused = False
+        self._is_lost = False
         self._told: dict[str, float] = {}
         self._budget_at = 0.0
         self._finish: Callable[[float], None] | None = None
@@ -118,7 +119,7 @@ class Sender(threading.Thread):
         except BrokerError:
             return  # lost again
         LOGGER.info("connected to %s", connection.endpoint)
-        self._is_refused = False
+        self._is_refused = self._is_lost = False
         self._is_new_login = True
         self._bell.set()
 
@@ -131,6 +132,7 @@ class Sender(threading.Thread):
 
     def lost(self, connection: Connection, error: PeekError) -> None:
         """No broker: the job goes on, and its output is kept as long as there is room."""
+        self._is_lost = True
         self._tell(error)
         self._bell.set()
 
@@ -253,13 +255,14 @@ class Sender(threading.Thread):
     def _park(self) -> None:
         """Leave what nobody has got in the broker."""
         assert self._connection is not None
-        now = time.monotonic()
-        give_up = now + min(RECONNECT, self._linger)
+        give_up = time.monotonic() + min(RECONNECT, self._linger)
+        # Where nobody has watched and nothing was printed, a lost broker is not waited for.
+        is_worth_it = self._producer.backlog > 0 or self.has_begun
         while True:
             now = time.monotonic()
             if self._connection.is_connected and self._park_once(now + PARKING):
                 return
-            if self._is_refused or now >= give_up:
+            if self._is_refused or now >= give_up or (self._is_lost and not is_worth_it):
                 break
             self._bell.wait(min(0.5, give_up - now))
             self._bell.clear()
