@@ -53,7 +53,7 @@ def test_a_broker(text: str, expected: Address) -> None:
     "text",
     ["", ":", "a:", "a:0", "a:65536", "a:²", "a b", "a/b", "[::1", "::1]:5", "[10.0.0.1]",
      "https://a", "stomp://", "stomp:///x", "stomp://a/b", "a:5:6", "-a", "a\nb", "é", "a" * 300,
-     "a:" + "9" * 10_000],
+     "a" * 64, "a..b", ".a", "a.-b", "a." * 127 + "aa", "a:" + "9" * 10_000],
 )  # fmt: skip
 def test_no_broker(text: str) -> None:
     with pytest.raises(ValueError, match=r"no|scheme") as error:
@@ -190,6 +190,11 @@ def test_a_value_of_the_wrong_type(tmp_path: Path) -> None:
         layers(tmp_path, "user = true").value("user", str, None)
 
 
+def test_a_number_of_thousands_of_digits(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"msgpeek.toml: port: the number is too large"):
+        layers(tmp_path, f"port = 0x{'f' * 6000}").value("port", port, None)
+
+
 def test_a_file_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
     absent = str(tmp_path / "absent")
     with pytest.raises(UsageError, match="No such file"):
@@ -224,6 +229,13 @@ def test_the_password_leaves_the_environment(tmp_path: Path) -> None:
     assert environment == {}
     assert found.password() == "secret"
     assert "secret" not in repr(found)
+
+
+def test_passwords_are_not_in_the_text_of_the_object(tmp_path: Path) -> None:
+    told = layers(
+        tmp_path, 'password = "from-file"', {"MSGPEEK_PASSWORD": "from-there"}, password="given"
+    )
+    assert not any(word in repr(told) for word in ("from-file", "from-there", "given"))
 
 
 def test_the_password_from_a_file(tmp_path: Path) -> None:

@@ -144,12 +144,16 @@ def _refuse_foreign(parser: argparse.ArgumentParser, options: argparse.Namespace
     """UsageError for an option of watching that stands before another command."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            own = {one.dest for one in action.choices[options.command]._actions}
+            own = {one.dest: one for one in action.choices[options.command]._actions}
             for other in parser._actions:
-                if other is not action and other.dest not in own and other.dest in options:
-                    raise UsageError(
-                        f"{other.option_strings[-1]} is no option of msgpeek {options.command}"
-                    )
+                if other is action or other.dest not in options:
+                    continue
+                name = other.option_strings[-1]
+                if other.dest not in own:
+                    raise UsageError(f"{name} is no option of msgpeek {options.command}")
+                # --stdout, which takes a file behind `wrap` and is a switch without it.
+                if own[other.dest].nargs is None and getattr(options, other.dest) is True:
+                    raise UsageError(f"{name} FILE has to stand behind {options.command}")
 
 
 def build() -> argparse.ArgumentParser:

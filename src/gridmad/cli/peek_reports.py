@@ -13,25 +13,33 @@ from gridmad.cli.peek_parser import DEFAULT_COLLECTION
 from gridmad.logs import one_line
 from gridmad.peek import census
 from gridmad.peek import doctor as physician
+from gridmad.peek.channel import Endpoint, Login
 from gridmad.peek.errors import UnknownStreamError
 from gridmad.peek.messages import Present
 from gridmad.peek.registry import known_stream
 from gridmad.peek.settings import Layers
-from gridmad.peek.stream import Destinations, new_stream
+from gridmad.peek.stream import Destinations, Templates, new_stream
 from gridmad.peek.values import choice, seconds
 
 Say = Callable[[str], None]
 
 WIDEST: Final = 40
 """Characters of a column: texts come from jobs, and may be as long as the protocol allows."""
+LONGEST_COLLECTION: Final = 3600.0
+"""Seconds."""
 HEADINGS: Final = ("STREAM", "NAME", "HOST", "BEGAN", "STDOUT", "STDERR", "STATE")
 
 
 def ls(options: argparse.Namespace, layers: Layers, say: Say) -> int:
     """List who answers.  0, also where that is nobody."""
-    output = layers.value("output", choice("text", "jsonl"), "text")
-    patience = layers.value("collect", seconds, DEFAULT_COLLECTION)
-    found = _collect(layers, say, patience)
+    output = _output(layers)
+    patience = layers.value(
+        "collect", lambda text: seconds(text, most=LONGEST_COLLECTION), DEFAULT_COLLECTION
+    )
+    brokers = layers.endpoints(), layers.login(), layers.templates()
+    for warning in layers.warnings():
+        say(warning)
+    found = _collect(*brokers, say, patience)
     if output == "jsonl":
         for one in found:
             _print_json(one.write())
@@ -42,12 +50,17 @@ def ls(options: argparse.Namespace, layers: Layers, say: Say) -> int:
     return 0
 
 
-def _collect(layers: Layers, say: Say, patience: float) -> list[Present]:
-    endpoints, login = layers.endpoints(), layers.login()
-    destinations = Destinations(new_stream(), layers.templates())
-    for warning in layers.warnings():
-        say(warning)
+def _collect(
+    endpoints: Sequence[Endpoint], login: Login, templates: Templates, say: Say, patience: float
+) -> list[Present]:
+    destinations = Destinations(new_stream(), templates)
     return census.collect(endpoints, login, destinations, patience, lambda error: say(str(error)))
+
+
+def _output(layers: Layers) -> str:
+    """Text or jsonl; where somebody always watches raw, there is nothing raw to show."""
+    output = layers.value("output", choice("text", "raw", "jsonl"), "text")
+    return "text" if output == "raw" else output
 
 
 def _row(one: Present) -> tuple[str, ...]:
@@ -115,26 +128,31 @@ def _print_json(record: dict[str, Any]) -> None:
 
 def doctor(options: argparse.Namespace, layers: Layers, say: Say) -> int:
     """Check the way to each broker; 0, or the exit code of the first failure."""
-    output = layers.value("output", choice("text", "jsonl"), "text")
+    output = _output(layers)
     identity = layers.value("id", str, "")
     stream = known_stream(identity, os.environ) if identity else ""
-    endpoints, login, templates = layers.endpoints(), layers.login(), layers.templates()
+    brokers = layers.endpoints(), layers.login(), layers.templates()
     for warning in layers.warnings():
         say(warning)
-    code = 0
-    for check in physician.examine(endpoints, login, templates):
+    code, shown = 0, ""
+    for check in physician.examine(*brokers):
+        if check.broker != shown and output == "text":
+            print(check.broker, flush=True)
+        shown = check.broker
         _print_check(check, output)
         code = code or check.exit_code
     if stream and not code:
-        check = _look_for(stream, layers, say)
+        check = _look_for(stream, *brokers, say)
         _print_check(check, output)
         code = check.exit_code
     say("everything is as it should be" if not code else "see the lines with FAILED")
     return code
 
 
-def _look_for(stream: str, layers: Layers, say: Say) -> physician.Check:
-    for one in _collect(layers, say, DEFAULT_COLLECTION):
+def _look_for(
+    stream: str, endpoints: Sequence[Endpoint], login: Login, templates: Templates, say: Say
+) -> physician.Check:
+    for one in _collect(endpoints, login, templates, say, DEFAULT_COLLECTION):
         if one.stream == stream:
             ago = max(0.0, time.time() - one.began / 1000)
             detail = f"it answers: {_shown(one.name)} on {_shown(one.host)}, for {ago:.0f} s"

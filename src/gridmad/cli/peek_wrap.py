@@ -11,12 +11,14 @@ from typing import Any
 
 from gridmad.errors import UsageError
 from gridmad.peek.job import JobOptions, run
+from gridmad.peek.messages import MAX_EPOCH, MAX_SECONDS
 from gridmad.peek.registry import known_stream
 from gridmad.peek.settings import Layers
 from gridmad.peek.stream import Destinations, new_stream
 from gridmad.peek.values import choice, path, quoted, rate, seconds, size, whole
 
-MAX_EPOCH = 2**32 - 1
+SHORTEST_LEASE = 1.0
+"""Seconds: a client is heard each sixth of it, and may be far away."""
 
 
 def wrap(options: argparse.Namespace, layers: Layers, say: Callable[[str], None]) -> int:
@@ -28,7 +30,7 @@ def wrap(options: argparse.Namespace, layers: Layers, say: Callable[[str], None]
     identity = layers.value("id", str, "")
     stream = known_stream(identity, os.environ) if identity else new_stream()
     optional: dict[str, Any] = {
-        "lease": layers.value("lease", seconds, None),
+        "lease": layers.value("lease", _lease, None),
         "linger": layers.value("linger", seconds_or_zero, None),
         "spool_folder": layers.value("spool-folder", path, None),
         "spool_size": layers.value("spool-size", size, None),
@@ -67,6 +69,10 @@ def wrap(options: argparse.Namespace, layers: Layers, say: Callable[[str], None]
 def seconds_or_zero(text: str) -> float:
     """A time span in seconds, 0 included; ValueError otherwise."""
     return 0.0 if text.strip() in ("0", "0.0") else seconds(text)
+
+
+def _lease(text: str) -> float:
+    return seconds(text, SHORTEST_LEASE, MAX_SECONDS)
 
 
 def _epoch(layers: Layers, follows: bool) -> int:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from gridmad.peek.channel import Endpoint, Login, expand
-from gridmad.peek.conversation import Conversation
+from gridmad.peek.conversation import LONGEST, Conversation
 from gridmad.peek.errors import FrameError, PeekError
 from gridmad.peek.frame import Codec, FrameType
 from gridmad.peek.messages import Present, Roll
@@ -16,7 +16,7 @@ from gridmad.peek.stream import Destinations, new_client
 
 log = logging.getLogger(__name__)
 
-MOST_STREAMS: Final = 100_000
+MOST_STREAMS: Final = 20_000
 """Answers that are kept; a broker full of forged ones costs no more memory than that."""
 
 
@@ -29,8 +29,9 @@ def collect(
 ) -> list[Present]:
     """Who answered within `patience` seconds, the latest attempt of each stream, oldest first.
 
-    All brokers are asked at once.  One that cannot be asked is told to `complain`; if none can
-    be, the first one's error is raised.  `destinations` may be those of any stream.
+    All brokers are asked at once.  One that cannot be asked is told to `complain`; if that
+    are all, and nobody has answered, the first one's error is raised.  `destinations` may be
+    those of any stream.
     """
     brokers = expand(endpoints)
     found: dict[str, Present] = {}
@@ -42,9 +43,13 @@ def collect(
         except PeekError as error:
             failures.append(error)
 
-    with ThreadPoolExecutor(len(brokers), "census") as pool:
+    pool = ThreadPoolExecutor(len(brokers), "census")
+    try:
         list(pool.map(ask, brokers))
-    if len(failures) == len(brokers):
+    finally:
+        # Who interrupts this does not want to wait for the rest of `patience`.
+        pool.shutdown(wait=False)
+    if len(failures) == len(brokers) and not found:
         raise failures[0]
     for failure in failures:
         complain(failure)
@@ -68,7 +73,7 @@ def _ask(
         sequence=time.time_ns(),
         time=time.time_ns() // 1_000_000,
     )
-    with Conversation(endpoint, login) as conversation:
+    with Conversation(endpoint, login, longest=LONGEST + patience) as conversation:
         conversation.subscribe("present", destinations.present(client), Role.PRESENT)
         conversation.send(destinations.roll, Role.ROLL, roll)
         end = time.monotonic() + patience
@@ -79,8 +84,6 @@ def _ask(
                         _keep(Present.decode(frame.payload), found)
                     except FrameError:
                         codec.damaged += 1
-            if time.monotonic() > end:
-                break
     if codec.damaged:
         log.warning("%s: %d damaged answers were dropped", endpoint, codec.damaged)
 

@@ -187,7 +187,8 @@ class _Examination:
             return self._failed("heart-beat", error, remedy)
         agreed = f"each {conversation.heartbeat} ms"
         if not came:
-            silence = BrokerError(f"{agreed} agreed on, none came in {patience:.1f} s")
+            waited = time.monotonic() - began
+            silence = BrokerError(f"{agreed} agreed on, none came in {waited:.1f} s")
             return self._failed("heart-beat", silence, remedy)
         return self._ok("heart-beat", f"{agreed}, one came after {_milliseconds(began)}")
 

@@ -197,8 +197,8 @@ class Layers:
     The password is taken out of `environment`, so that no child gets it.
     """
 
-    options: Mapping[str, Any]
-    environment: MutableMapping[str, str]
+    options: Mapping[str, Any] = field(repr=False)
+    environment: MutableMapping[str, str] = field(repr=False)
     _sections: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     _password: str | None = field(default=None, repr=False)
     _file: str = ""
@@ -348,7 +348,10 @@ def _plain(name: str, value: object, origin: str) -> list[str]:
         raise UsageError(
             f"{origin}: {'texts are' if name in LISTS else 'a text or number is'} expected"
         )
-    return [str(item) for item in items]
+    try:
+        return [str(item) for item in items]
+    except ValueError:  # thousands of hexadecimal digits
+        raise UsageError(f"{origin}: the number is too large") from None
 
 
 def _header(text: str) -> str:

@@ -16,7 +16,9 @@ MAX_HOSTS: Final = 64
 
 _EXCERPT: Final = 60
 _LONGEST_PATH: Final = 300
-_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?")
+_MAX_NAME: Final = 253
+_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::([^:]*))?")
 _SIZE: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,6})?) ?(?:([kKMGT])(i?B|i)?|B)?")
@@ -69,7 +71,7 @@ def address(text: str, default: int | None = None) -> Address:
     literal, name, number = parts.groups()
     if literal is not None and not _is_ipv6(literal):
         raise ValueError(f"{quoted(literal)} is no IPv6 address")
-    if literal is None and not _NAME.fullmatch(name):
+    if literal is None and not (len(name) <= _MAX_NAME and _NAME.fullmatch(name)):
         raise ValueError(f"{quoted(name)} is no host name")
     return Address(literal or name, fallback if number is None else port(number), tls)
 
@@ -129,15 +131,15 @@ def moment(text: str, now: float) -> int:
     return int(value * 1000)
 
 
-def seconds(text: str) -> float:
-    """A time span in seconds, 1 ms to some 30 years; ValueError otherwise."""
+def seconds(text: str, least: float = 0.001, most: float = 1e9) -> float:
+    """A time span in seconds, by default of 1 ms to some 30 years; ValueError otherwise."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if 0.001 <= value <= 1e9:
+    if least <= value <= most:
         return value
-    raise ValueError(f"{quoted(text)} is no number of seconds from 0.001 to 1e9")
+    raise ValueError(f"{quoted(text)} is no number of seconds from {least:g} to {most:g}")
 
 
 def whole(text: str, most: int) -> int:
