@@ -608,7 +608,7 @@ def test_progress_tells_and_leaves_nothing(screen: tuple[TextIO, Reader]) -> Non
         progress.update(3 << 20, 2048, "live")
         drawn = rows(reader.until(b"live"))
         assert len(drawn) == 1
-        assert "3.00M" in drawn[0]
+        assert "3.00MB " in drawn[0]
         assert "2.00kB behind, live" in drawn[0]
     write_all(stream.fileno(), b"END")
     assert rows(reader.until(b"END")) == ["END"]
@@ -656,6 +656,15 @@ def test_lines_that_rush_by_are_not_slowed_down_by_a_bar_each(
     progress.close()
     write_all(stream.fileno(), b"END")
     assert reader.until(b"END").count(b"behind") <= drawings
+
+
+def test_without_news_there_is_no_bar(screen: tuple[TextIO, Reader]) -> None:
+    stream, reader = screen
+    with Progress(stream) as progress:
+        progress.hide()
+        progress.show()
+        write_all(stream.fileno(), b"END")
+    assert reader.until(b"END") == b"END"
 
 
 def test_progress_is_for_terminals(tmp_path: Path) -> None:

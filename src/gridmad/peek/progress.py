@@ -57,7 +57,7 @@ class Progress:
             mininterval=INTERVAL,
             miniters=0,  # lag and state are news as well
             delay=1e-9,  # it appears with the first news
-            bar_format="{n_fmt} {rate_fmt}{postfix}",
+            bar_format="{n_fmt}{unit} {rate_fmt}{postfix}",
         )
 
     def update(self, bytes_total: int, lag: int, state: str) -> None:
@@ -88,7 +88,8 @@ class Progress:
             if self._bar is None:
                 return
             self._is_held = False
-            if time.monotonic() - self._drawn_at >= INTERVAL:
+            # Without news there is nothing to show yet.
+            if self._state and time.monotonic() - self._drawn_at >= INTERVAL:
                 self._bar.refresh()
 
     def close(self) -> None:
