@@ -81,6 +81,15 @@ def test_wait_takes_seconds_or_none() -> None:
     assert "wait" not in peek_parser.parse([])
 
 
+def test_the_time_to_wait_may_be_in_the_environment(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As each option that takes a value."""
+    monkeypatch.setenv("MSGPEEK_WAIT", "soon")
+    code, _, err = run("-I", "17", "-H", "b")
+    assert (code, "MSGPEEK_WAIT: 'soon' is no number of seconds" in err) == (2, True)
+
+
 # ---------------------------------------------------------------- wrong usage
 
 

@@ -42,7 +42,7 @@ def watch(options: argparse.Namespace, layers: Layers, say: Say) -> int:
     shown = [f"--{name}" for name in ("output", "timestamps", "grep", "raw") if name in options]
     if file is not None and shown:
         raise UsageError(f"-F writes what the job wrote: not with {' or '.join(shown)}")
-    patience = _parse_wait(options)
+    patience = _parse_wait(layers)
     client = ClientOptions(
         stream=stream,
         endpoints=layers.endpoints(),
@@ -99,15 +99,12 @@ class _Deadline:
         raise UnknownStreamError(f"no job answered within {self._patience:g} s")
 
 
-def _parse_wait(options: argparse.Namespace) -> float | None:
+def _parse_wait(layers: Layers) -> float | None:
     """Seconds to wait for the job's first answer: 0 for ever, None for no more than usual."""
-    text = getattr(options, "wait", None)
-    if not text:
-        return None if text is None else 0.0
-    try:
-        return seconds(text)
-    except ValueError as error:
-        raise UsageError(f"--wait: {error}") from None
+    texts, _ = layers.texts("wait")
+    if not texts:
+        return None
+    return layers.value("wait", seconds, None) if texts[-1] else 0.0
 
 
 def _output(options: argparse.Namespace, layers: Layers) -> OutputOptions:
