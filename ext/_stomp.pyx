@@ -31,10 +31,12 @@ cdef enum:
     HEADER_BLOCK = 65536     # bytes of a command with its headers
     HEADER_COUNT = 256       # headers of a frame
     ROOM = 262144            # bytes that one read may bring
+    PASSED = 134217728       # bytes of a MESSAGE's body that are passed over
 
 MAX_HEADER_BLOCK = HEADER_BLOCK
 MAX_HEADERS = HEADER_COUNT
 MAX_BODY = 1 << 20
+MAX_PASSED = PASSED
 READ_SIZE = ROOM
 
 
@@ -45,6 +47,7 @@ cdef enum:
     HEAD = 1                 # somewhere in command and headers
     BODY = 2                 # of known length
     TEXT = 3                 # a body up to the first NUL
+    PASSING = 4              # a body that is too long, of which `_length` bytes are to come
 
 COMMANDS = ("CONNECTED", "MESSAGE", "RECEIPT", "ERROR")
 
@@ -60,7 +63,9 @@ cdef class Reader:
     are copied once.  Of a header that is repeated the first counts.  `heartbeats` counts
     the line ends between frames.  Holds at most one frame and what one read brings.
 
-    Anything that is no frame of a broker raises StompError, as early as it shows; the
+    A MESSAGE whose body is announced to be longer than `max_body` (but no longer than any
+    broker carries) comes with an empty one: it has to be acknowledged, or it would come again
+    for ever.  Anything that is no frame of a broker raises StompError, as early as it shows; the
     reader is of no use after that.
     """
 
@@ -179,8 +184,10 @@ cdef class Reader:
             if self._state == BODY:
                 if self._end - self._body <= self._length:
                     break
-                if self._data[self._body + self._length] != 0:
-                    raise StompError("a body is longer than its content-length says")
+                self._check_end(self._body + self._length)
+            elif self._state == PASSING:
+                if not self._pass_over():
+                    break
             else:
                 if not self._text():
                     break
@@ -197,6 +204,22 @@ cdef class Reader:
             # Nothing is kept: begin at the front, where the cache is warm.
             self._start = self._at = self._end = self._body = 0
         return 0
+
+    cdef int _check_end(self, Py_ssize_t end) except -1:
+        if self._data[end] != 0:
+            raise StompError("a body is longer than its content-length says")
+        return 0
+
+    cdef bint _pass_over(self) except -1:
+        """Forget what came of a body that is too long; whether its end is there."""
+        cdef Py_ssize_t count = min(self._end - self._at, self._length)
+        self._at += count
+        self._length -= count
+        self._start = self._body = self._at
+        if self._at == self._end:
+            return False
+        self._check_end(self._at)
+        return True
 
     cdef bint _skip(self) except -1:
         """Pass over line ends; whether a frame begins."""
@@ -347,9 +370,12 @@ cdef class Reader:
         if not (0 < len(text) <= 18 and text.isascii() and text.isdigit()):
             raise StompError(f"content-length is {text[:20]!r}")
         self._length = int(text)
-        if self._length > self.max_body:
+        if self._length <= self.max_body:
+            self._state = BODY
+        elif self._command == "MESSAGE" and self._length <= PASSED:
+            self._state = PASSING
+        else:
             raise self._too_long()
-        self._state = BODY
         return 0
 
     cdef bint _text(self) except -1:

@@ -5,6 +5,7 @@ from gridmad.errors import GridmadError
 MAX_HEADER_BLOCK: Final[int]
 MAX_HEADERS: Final[int]
 MAX_BODY: Final[int]
+MAX_PASSED: Final[int]
 READ_SIZE: Final[int]
 COMMANDS: Final[tuple[str, ...]]
 

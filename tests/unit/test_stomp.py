@@ -14,6 +14,7 @@ from gridmad._stomp import (
     MAX_BODY,
     MAX_HEADER_BLOCK,
     MAX_HEADERS,
+    MAX_PASSED,
     READ_SIZE,
     Reader,
     StompError,
@@ -210,7 +211,26 @@ def test_limits_are_met_exactly() -> None:
     with pytest.raises(StompError, match="body"):
         Reader(10).feed(b"MESSAGE\n\n" + b"x" * 11 + b"\0")
     with pytest.raises(StompError, match="body"):
-        Reader(10).feed(b"MESSAGE\ncontent-length:11\n\n")
+        Reader(10).feed(b"ERROR\ncontent-length:11\n\n")
+    with pytest.raises(StompError, match="body"):
+        Reader(10).feed(b"MESSAGE\ncontent-length:%d\n\n" % (MAX_PASSED + 1))
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000, 10**6])
+def test_a_message_that_is_too_long_is_passed_over(step: int) -> None:
+    """Else it could not be acknowledged, and the broker would deliver it for ever."""
+    long = b"MESSAGE\nack:1\ncontent-length:3000\n\n" + b"\0" * 3000 + b"\0"
+    data = long + b"MESSAGE\nack:2\ncontent-length:2\n\nxy\0" + long
+    reader = Reader(2000)
+    got = []
+    for at in range(0, len(data), step):
+        got += reader.feed(data[at : at + step])
+        assert step > 1000 or reader.held < 200
+    assert [(headers["ack"], body) for _, headers, body in got] == [
+        ("1", b""), ("2", b"xy"), ("1", b"")
+    ]  # fmt: skip
+    with pytest.raises(StompError, match="longer"):
+        reader.feed(long[:-1] + b"x")
 
 
 @pytest.mark.parametrize(
