@@ -31,7 +31,7 @@ def test_a_broker_is_killed_and_restarted_in_mid_stream(scene: Scene) -> None:
 def test_what_is_parked_outlives_its_broker(scene: Scene) -> None:
     """It is persistent; a client that drains it when the broker dies goes on, too."""
     size = 40_000_000
-    job = scene.job("--linger", "0", size=size, code=3, random=True)
+    job = scene.job("--linger", "0", "--park", "64M", size=size, code=3, random=True)
     assert scene.finish(job) == 3
     client = scene.client()
     scene.wait_for_size(1_000_000)

@@ -98,7 +98,7 @@ def test_a_slow_way_costs_no_byte(scene: Scene) -> None:
 def test_a_broker_that_stands_still_does_not_hold_up_the_command(scene: Scene) -> None:
     """It writes as fast as it does where there is no broker at all."""
     way = scene.proxy()
-    ratios = []
+    ratios: list[float] = []
     while len(ratios) < 3 and (not ratios or min(ratios) > 1.5):
         way.refuse()
         alone = seconds_to_write(scene, way)

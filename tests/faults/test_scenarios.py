@@ -63,7 +63,16 @@ def test_another_takes_over_while_the_job_lives(scene: Scene, takes: bool) -> No
 
 def test_another_gets_the_rest_after_the_job_has_ended(scene: Scene) -> None:
     job = scene.job(
-        "--hold-for-client", "--lease", "1", "--linger", "0.5", size=SIZE, gate=SIZE // 2, code=3
+        "--hold-for-client",
+        "--lease",
+        "1",
+        "--linger",
+        "0.5",
+        "--park",
+        "64M",
+        size=SIZE,
+        gate=SIZE // 2,
+        code=3,
     )
     first = scene.client(file="first")
     scene.wait_for_size(SIZE // 2, "first")
@@ -79,7 +88,7 @@ def test_another_gets_the_rest_after_the_job_has_ended(scene: Scene) -> None:
 
 def test_another_drains_what_one_that_died_has_left(scene: Scene) -> None:
     size = 40_000_000
-    job = scene.job("--linger", "0", size=size, code=3, random=True)
+    job = scene.job("--linger", "0", "--park", "64M", size=size, code=3, random=True)
     assert scene.finish(job) == 3
     first = scene.client(file="first")
     scene.wait_for_size(2_000_000, "first")
@@ -97,7 +106,7 @@ def test_another_drains_what_one_that_died_has_left(scene: Scene) -> None:
 
 def test_the_same_file_is_complete_after_a_death_in_draining(scene: Scene) -> None:
     size = 40_000_000
-    job = scene.job("--linger", "0", size=size, code=3, random=True)
+    job = scene.job("--linger", "0", "--park", "64M", size=size, code=3, random=True)
     assert scene.finish(job) == 3
     for least in (1_000_000, 8_000_000, 16_000_000):
         client = scene.client()
