@@ -14,7 +14,8 @@ ROOT = Path(gridmad.__file__).parent
 LAYERS = [
     {"_wire", "_attributes", "_chunk", "_stomp", "_screen", "errors", "options", "process", "logs"},
     {"wire", "peek.errors", "peek.notices", "peek.profiles", "peek.stream"},
-    {"driver", "peek.frame", "peek.channel", "peek.values", "peek.redaction"},
+    {"driver", "peek.frame", "peek.channel", "peek.values", "peek.redaction",
+     "peek.memory"},
     {"sequence", "output", "watchdog", "peek.messages", "peek.transport", "peek.journal",
      "peek.segments", "peek.digest", "peek.inbox", "peek.follow", "peek.command",
      "peek.progress"},

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gridmad.peek.frame import Codec, FrameType
 from gridmad.peek.log import entry
 from gridmad.peek.messages import Gap
-from gridmad.peek.segments import Segment
+from gridmad.peek.segments import NamelessFiles, Segment
 from gridmad.peek.spool import BLOCK, Spool
 
 CODEC = Codec("spool-test")
@@ -132,7 +132,7 @@ def test_nothing_has_a_name_where_the_file_system_cannot_do_that(
         return real(path, flags, *arguments)
 
     monkeypatch.setattr(os, "open", refuse)
-    segment = Segment(tmp_path, 1)
+    segment = Segment(NamelessFiles(tmp_path), 1)
     segment.append((7,), b"data")
     assert segment.read(0) == b"data"
     assert list(tmp_path.iterdir()) == []
@@ -325,7 +325,7 @@ print(resident() - before, resident() - early)
 
 
 def test_blocks_of_a_segment(tmp_path: Path) -> None:
-    segment = Segment(tmp_path, 2)
+    segment = Segment(NamelessFiles(tmp_path), 2)
     for number in range(5):
         segment.append((number, 10 * number), b"block %d" % number)
     assert [segment.read(index) for index in (4, 0, 2)] == [b"block 4", b"block 0", b"block 2"]
@@ -340,3 +340,20 @@ def test_blocks_of_a_segment(tmp_path: Path) -> None:
     ]
     assert segment.key(3) == (3, 30)
     assert len(segment) == 5
+
+
+def test_a_file_is_written_again_when_nobody_reads_it(tmp_path: Path) -> None:
+    files = NamelessFiles(tmp_path)
+    first = Segment(files, 1)
+    first.append((1,), b"old and long")
+    reader, descriptor = first, first._descriptor
+    del first
+    second = Segment(files, 1)
+    assert second._descriptor != descriptor
+    assert reader.read(0) == b"old and long"
+    del reader
+    third = Segment(files, 1)
+    assert third._descriptor == descriptor
+    third.append((2,), b"new")
+    assert third.read(0) == b"new"
+    assert (len(third), third.size) == (1, 3)

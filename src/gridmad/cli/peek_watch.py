@@ -17,6 +17,7 @@ from gridmad.peek import notices
 from gridmad.peek.client import ClientOptions
 from gridmad.peek.client import watch as run
 from gridmad.peek.errors import UnknownStreamError
+from gridmad.peek.memory import keep_pages
 from gridmad.peek.messages import Start
 from gridmad.peek.notices import Notice, Verdict
 from gridmad.peek.progress import Progress
@@ -36,6 +37,7 @@ def watch(options: argparse.Namespace, layers: Layers, say: Say) -> int:
     identity = layers.value("id", str, "")
     if not identity:
         raise UsageError("which job? -I ID (msgpeek --help begins with examples)")
+    keep_pages()
     stream = known_stream(identity, os.environ)
     file = layers.value("file", path, None)
     output = _output(options, layers)

@@ -11,6 +11,7 @@ from typing import Any
 
 from gridmad.errors import UsageError
 from gridmad.peek.job import JobOptions, run
+from gridmad.peek.memory import keep_pages
 from gridmad.peek.messages import MAX_EPOCH, MAX_SECONDS
 from gridmad.peek.registry import known_stream
 from gridmad.peek.settings import Layers
@@ -25,6 +26,7 @@ def wrap(options: argparse.Namespace, layers: Layers, say: Callable[[str], None]
     """The command's exit code; UsageError before it is started."""
     if not options.words:
         raise UsageError("no command: msgpeek wrap [options] -- COMMAND [ARGUMENTS]")
+    keep_pages()
     follow_stdout = layers.value("follow-stdout", path, None)
     follow_stderr = layers.value("follow-stderr", path, None)
     identity = layers.value("id", str, "")

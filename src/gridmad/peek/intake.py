@@ -13,7 +13,7 @@ from gridmad.peek.messages import Gap
 from gridmad.peek.redaction import Redactor
 from gridmad.peek.spool import Spool
 
-WAKE: Final = 128 << 10
+WAKE: Final = 384 << 10
 """Bytes of frames after which the sender is woken, if it was not for another reason."""
 
 

@@ -39,8 +39,9 @@ from gridmad.peek.messages import (
 LEASE: Final = 30.0
 INTERVAL: Final = 1.0
 """Seconds between ALIVEs: how long the loss of the last bytes of a burst can go unnoticed."""
-BODY: Final = 128 << 10
-"""Bytes of frames after which a body is sent; a frame more, and it is far below MAX_BODY."""
+BODY: Final = 184 << 10
+"""Bytes of frames after which a body is sent: with a frame and some GAPs more it is still
+below MAX_BODY."""
 MAX_CLIENTS: Final = 1024
 """Clients whose last sequence is remembered; the one that was silent longest is forgotten."""
 UNAWARE: Final = 5.0

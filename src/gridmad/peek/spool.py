@@ -22,14 +22,14 @@ from typing import Final
 
 from gridmad.peek.frame import Frame, FrameType, Source
 from gridmad.peek.log import Entry, entry, split
-from gridmad.peek.segments import Segment
+from gridmad.peek.segments import NamelessFiles, Segment
 
 LOGGER = logging.getLogger(__name__)
 
 SOURCES: Final = (Source.STDOUT, Source.STDERR)
 MEMORY: Final = 8 << 20
 """Bytes of frames that are kept in memory, committed or not."""
-BLOCK: Final = 128 << 10
+BLOCK: Final = 192 << 10
 """Bytes of frames after which a new block begins."""
 SEGMENT: Final = 8 << 20
 """Bytes of a segment; less where the spool is so small that few would fit."""
@@ -69,7 +69,7 @@ class Spool:
         is_blocking: bool = False,
         memory: int = MEMORY,
     ) -> None:
-        self._folder = folder
+        self._files = NamelessFiles(folder or Path(tempfile.gettempdir()))
         self._size = size
         self._segment_size = min(SEGMENT, max(size // 8, BLOCK))
         self._memory = memory
@@ -145,8 +145,7 @@ class Spool:
             return False
         try:
             if not self._segments or self._segments[-1].size >= self._segment_size:
-                folder = self._folder or Path(tempfile.gettempdir())
-                self._segments.append(Segment(folder, len(block.key)))
+                self._segments.append(Segment(self._files, len(block.key)))
             self._segments[-1].append(block.key, data)
         except OSError as error:
             if not self._is_disk_bad:
