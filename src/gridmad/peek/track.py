@@ -12,7 +12,7 @@ from gridmad.peek.notices import Verdict
 MIN_WINDOW: Final = 1 << 20
 MAX_WINDOW: Final = 16 << 20
 """Of all sources together, as far as they grow."""
-GROWTH_TIME: Final = 0.1
+GROWTH_TIME: Final = 0.5
 """A window that is used up in less is too small."""
 GROWTH_ROUND_TRIPS: Final = 4
 """So is one that is used up in so many round trips."""
