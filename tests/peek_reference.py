@@ -139,6 +139,7 @@ class ReferenceClient:
                     self._behind = any(
                         sent > self.next[source] for source, sent in self.alive.sent.items()
                     )
+                    self._is_bye_due = self.is_done  # the one before was lost
                 case FrameType.EOS:
                     self.eos = Eos.decode(frame.payload)
                     self._is_bye_due = self.is_done

@@ -528,6 +528,32 @@ def test_a_client_that_goes_on_is_not_ended_by_what_was_left_over() -> None:
         assert consumer.failure is not None
 
 
+def test_who_has_the_stream_does_not_take_it_over_again() -> None:
+    consumer = live(mode="takeover")
+    consumer.connected(20.0)  # and another may have taken it over meanwhile
+    [(begin, _)] = begins(consumer)
+    assert begin.mode == "exclusive"
+
+
+def test_a_takeover_is_one_until_it_is_answered() -> None:
+    consumer = new(mode="takeover")
+    consumer.connected(0.0)
+    consumer.tick(1.5)
+    assert [begin.mode for begin, _ in begins(consumer)] == ["takeover", "takeover"]
+
+
+def test_a_job_side_that_has_less_than_came_ends_it() -> None:
+    consumer = live()
+    consumer.receive(chunk(0, b"abc"), 1.0)
+    consumer.connected(2.0)
+    [(_, sequence)] = begins(consumer)
+    consumer.receive(hello(sequence - 1), 2.0)
+    assert consumer.failure is None, "one from before was delivered again"
+    extents = {1: Extent(3, 0, 2), 2: Extent(0, 0, 0)}
+    consumer.receive(frame(Hello(CLIENT, sequence, extents, 1.0, 30.0, "", "", 0)), 2.1)
+    assert "has read 2 bytes of a source of which 3 had come" in str(consumer.failure)
+
+
 def test_silence_stalls_and_then_ends() -> None:
     consumer = live(timeout=20.0)
     consumer.tick(SILENT_INTERVALS - 0.1)
@@ -695,3 +721,13 @@ def test_who_loses_the_token_seeks_again() -> None:
     consumer.connected(4.0)
     [*_, (begin, _)] = begins(consumer)
     assert begin.starts[1] == Start("offset", 5)
+    consumer.tick(9.5)
+    assert consumer.failure is None, "the broker may yet find out that we were cut off"
+    consumer.receive(frame(Token(0, {1: Span(5, 9), 2: Span(0, 0)})), 20.0)
+    assert consumer.advance(20.0) == []
+    assert consumer.take_notices()[-1] == notices.Draining()
+    consumer.lost_token(21.0)
+    consumer.connected(22.0)
+    consumer.tick(141.0)
+    assert isinstance(consumer.failure, StalledError)
+    assert "another client may have it" in str(consumer.failure)

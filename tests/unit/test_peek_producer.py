@@ -353,9 +353,22 @@ def test_nobody_can_commit_what_was_not_sent() -> None:
     client = new_client()
     job.producer.receive(begin_frame(client, 1, limit={1: 100_000}), 0)
     list(job.sends(0))
-    job.producer.receive(control(client, 2, Ack(client, {1: 2**63 - 1, 2: 50}, {})), 0)
+    job.producer.receive(control(client, 2, Ack(client, {1: 2**63 - 1}, {})), 0)
+    assert job.spool.committed(1) == 0
+    job.producer.receive(control(client, 3, Ack(client, {1: 200_000, 2: 50}, {})), 0)
     assert job.spool.committed(1) == 65_536
     assert job.spool.committed(2) == 0
+
+
+def test_who_has_more_than_there_is_commits_nothing() -> None:
+    """A client of a job side that was started again, with a file that was cut."""
+    job = JobSide()
+    job.print(1, bytes(1000))
+    client = new_client()
+    job.producer.receive(begin_frame(client, 1, starts={1: Start("offset", 5000)}), 0)
+    list(job.sends(0))
+    job.producer.receive(control(client, 2, Bye(client, {1: 5000}, False)), 0)
+    assert job.spool.committed(1) == 0
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Final, Literal, NamedTuple
 
 from gridmad.peek import notices
+from gridmad.peek.beginning import BEGIN_FIRST, BEGIN_SPACING, Beginning
 from gridmad.peek.errors import (
     FrameError,
     HeldError,
@@ -45,15 +46,8 @@ from gridmad.peek.reception import (
 )
 from gridmad.peek.track import MAX_WINDOW
 
-BEGIN_FIRST: Final = 1.0
-"""Seconds to the first repetition of BEGIN; each later one waits half as long again."""
-BEGIN_LAST: Final = 5.0
 REPEATED: Final = 2
 """BEGINs after which an answer must be to this session."""
-BEGIN_UNDER_WAY: Final = 2.0
-"""Seconds that one BEGIN is waited for."""
-BEGIN_SPACING: Final = 0.25
-"""Seconds between two BEGINs, whatever goes wrong."""
 UNKNOWN_AFTER: Final = 5.0
 """Seconds without any HELLO or TOKEN until the job counts as not known."""
 SILENT_INTERVALS: Final = 3
@@ -136,7 +130,6 @@ class Consumer:
         self.phase = Phase.SEEKING
         self.epoch = epoch
         self._start = start
-        self._mode = mode
         self._who = who
         self._waits = wait
         self._timeout = timeout
@@ -157,16 +150,9 @@ class Consumer:
         self._is_stalled = False
         self._is_told_to_wait = False
         self._token: Token | None = None
-        # BEGIN: whether one is due, when the last was sent, the least that must be answered.
-        self._begin_is_wanted = True
-        self._begin_time: float | None = None
-        self._begin_patience = BEGIN_FIRST
-        self._answer_from = sequence
-        self._begin_sequence = sequence
-        self._begins = 0
+        self._begin = Beginning(sequence, mode)
         self._is_resumed = is_resumed
-        self._is_answered = True
-        self._round_trip = 0.0
+        self._has_drained = False
         self._has_left = False
         self._last_ack = 0.0
         self._uncommitted_since: float | None = None
@@ -250,9 +236,7 @@ class Consumer:
             self._heard = now
         if self._sought is None:
             self._sought = now
-        self._begin_is_wanted = True
-        self._is_answered = True
-        self._begin_patience = BEGIN_FIRST
+        self._begin.restart()
         self._send_begin(now, spacing=0.0)
 
     def lost_token(self, now: float) -> None:
@@ -261,8 +245,10 @@ class Consumer:
         if self.phase is Phase.DRAINING:
             self.phase = Phase.SEEKING
             self._reception.keeps_all = False
+            self._has_drained = True
+            self._begin.is_wanted = True
+        if self.phase is Phase.SEEKING:
             self._sought = now
-            self._begin_is_wanted = True
 
     def tick(self, now: float, *, is_busy: bool = False) -> None:
         """Send what is due, and notice silence; several times a second.
@@ -278,7 +264,7 @@ class Consumer:
             return
         for track in self._tracks.values():
             if track.waits_since is not None and now - track.waits_since >= AHEAD_PATIENCE:
-                self._begin_is_wanted = True
+                self._begin.is_wanted = True
         self._send_begin(now)
         if self.phase is Phase.LIVE and now - self._last_ack >= self._lease / KEEP_ALIVES:
             self._send_ack(now)
@@ -296,7 +282,7 @@ class Consumer:
         """All that was given out is written for good: acknowledge it, and give new credit."""
         total = sum(track.window for track in self._tracks.values())
         for track in self._tracks.values():
-            track.commit(now, self._round_trip, MAX_WINDOW - total + track.window)
+            track.commit(now, self._begin.round_trip, MAX_WINDOW - total + track.window)
         self._uncommitted_since = None
         if self.phase is Phase.LIVE:
             self._send_ack(now)
@@ -304,7 +290,7 @@ class Consumer:
     def leave(self, *, done: bool) -> None:
         """Say BYE, once, if there may be a job side that listens.  `done`: it is complete."""
         has_left, self._has_left = self._has_left, True
-        if not has_left and self.phase is not Phase.DRAINING and self._begin_time is not None:
+        if not has_left and self.phase is not Phase.DRAINING and self._begin.count:
             committed = {s: t.committed for s, t in self._tracks.items() if t.is_placed}
             self._send(Bye(self.client, committed, done))
 
@@ -363,7 +349,7 @@ class Consumer:
         """What could not be read comes again, if the job side is there."""
         self._damaged += 1
         if self.phase is Phase.LIVE:
-            self._begin_is_wanted = True
+            self._begin.is_wanted = True
             self._send_begin(now)
 
     # ------------------------------------------------------------ messages
@@ -390,9 +376,8 @@ class Consumer:
         self._token = None
         self._reception.keeps_all = False
         # A HELLO that is under way answers for offsets of the attempt before.
-        self._answer_from = self._sequence
-        self._begin_is_wanted = True
-        self._is_answered = True
+        self._begin.forget(self._sequence)
+        self._begin.restart()
         self._send_begin(now, spacing=0.0)
         return True
 
@@ -413,8 +398,17 @@ class Consumer:
             self._on_end(frame)
 
     def _on_hello(self, hello: Hello, epoch: int, now: float, events: list[Event]) -> None:
-        if hello.client != self.client or not self._answer_from <= hello.answers < self._sequence:
+        if hello.client != self.client or not self._begin.is_answer(hello.answers):
             return
+        for source, offset in self._begin.answered(hello.answers, now).items():
+            if source in hello.sources and hello.sources[source].end < offset:
+                self.failure = PeekError(
+                    f"the job side has read {hello.sources[source].end} bytes of a source of "
+                    f"which {offset} had come: it was started again and its file was cut or "
+                    "replaced meanwhile, so that its output does not go on from there "
+                    "(a greater --epoch begins anew)"
+                )
+                return
         self.epoch = epoch
         if self._token is not None and self._token.epoch != epoch:
             self._token = None
@@ -430,10 +424,6 @@ class Consumer:
             track.waits_since = now if track.has_waiting else None
         self._interval = hello.interval
         self._lease = hello.lease
-        if hello.answers == self._begin_sequence:
-            self._begin_is_wanted = False
-            self._is_answered = True
-            self._round_trip = now - (self._begin_time or now)
         if self.phase is Phase.SEEKING:
             self.phase = Phase.LIVE
             self._last_ack = now
@@ -448,8 +438,8 @@ class Consumer:
         for source, track in self._tracks.items():
             track.end = max(track.end, alive.end.get(source, 0))
             is_lost |= track.is_placed and alive.sent.get(source, 0) > track.next
-        if is_lost and self.phase is Phase.LIVE and self._is_answered:
-            self._begin_is_wanted = True
+        if is_lost and self.phase is Phase.LIVE and self._begin.is_answered:
+            self._begin.is_wanted = True
             self._send_begin(now)
 
     def _on_eos(self, eos: Eos) -> None:
@@ -464,7 +454,7 @@ class Consumer:
         The first may be left over from the session that this client goes on with; the job
         side says it again with each BEGIN.
         """
-        if self._is_resumed and self.phase is Phase.SEEKING and self._begins < REPEATED:
+        if self._is_resumed and self.phase is Phase.SEEKING and self._begin.count < REPEATED:
             return
         if frame.type == FrameType.DENIED:
             denied = Denied.decode(frame.payload)
@@ -493,7 +483,7 @@ class Consumer:
         self.epoch = token.epoch
         self._heard = now
         self._is_stalled = False
-        self._begin_is_wanted = False
+        self._begin.is_wanted = False
         self._notices.append(notices.Draining())
         for source, span in token.sources.items():
             track = self._tracks.get(source)
@@ -515,6 +505,9 @@ class Consumer:
         if self.phase is Phase.SEEKING:
             if self._token is not None:
                 return
+            if self._has_drained:
+                self._watch_loss(silence)
+                return
             sought = now - self._sought
             if sought >= BEGIN_FIRST and not self._is_told_to_wait:
                 self._is_told_to_wait = True
@@ -534,7 +527,15 @@ class Consumer:
             if not self._is_stalled:
                 self._is_stalled = True
                 self._notices.append(notices.Stalled(silence))
-            self._begin_is_wanted = True
+            self._begin.is_wanted = True
+
+    def _watch_loss(self, silence: float) -> None:
+        """The connection with the TOKEN was lost: the broker may give it to us again."""
+        if silence >= self._timeout:
+            self.failure = StalledError(
+                "the connection was lost while what the job has left was taken, and in "
+                f"{silence:.0f} s (-T) it was not there again: another client may have it"
+            )
 
     def _hear(self, now: float) -> None:
         self._heard = now
@@ -544,27 +545,18 @@ class Consumer:
 
     def _send_begin(self, now: float, spacing: float = BEGIN_SPACING) -> None:
         """Send BEGIN if it is wanted, and none is under way or was sent just now."""
-        if not self._begin_is_wanted or self._sought is None or self.phase is Phase.DRAINING:
+        is_seeking = self.phase is Phase.SEEKING
+        if self._sought is None or self.phase is Phase.DRAINING:
             return
-        if self._begin_time is not None:
-            elapsed = now - self._begin_time
-            patience = BEGIN_UNDER_WAY
-            if self.phase is Phase.SEEKING:
-                patience = self._begin_patience
-            if elapsed < (spacing if self._is_answered else patience):
-                return
-            if self.phase is Phase.SEEKING and not self._is_answered:
-                self._begin_patience = min(BEGIN_LAST, 1.5 * patience)
-        self._begin_time = now
-        self._begins += 1
-        self._begin_sequence = self._sequence
-        self._is_answered = False
+        if not self._begin.is_due(now, spacing, is_seeking=is_seeking):
+            return
+        self._begin.sent(self._sequence, self.positions, now, is_seeking=is_seeking)
         starts = {
             source: Start("offset", track.next) if track.is_placed else self._start
             for source, track in self._tracks.items()
         }
         limit = {source: track.window for source, track in self._tracks.items()}
-        self._send(Begin(self.client, self._mode, starts, limit, self._who))
+        self._send(Begin(self.client, self._begin.mode, starts, limit, self._who))
 
     def _send_ack(self, now: float) -> None:
         self._last_ack = now

@@ -298,9 +298,10 @@ class Producer:
 
     def _commit(self, holder: _Holder, offsets: Mapping[int, int]) -> None:
         for source, offset in offsets.items():
-            # Nobody has what was not sent.
-            if source in holder.cursors:
-                self._log.commit(source, min(offset, holder.cursors[source].offset))
+            # Nobody has what was not sent, or what there is not (of another job side).
+            cursor = holder.cursors.get(source)
+            if cursor is not None and offset <= self._log.offset(source):
+                self._log.commit(source, min(offset, cursor.offset))
 
     def _leave(self, frame: Frame, bye: Bye) -> None:
         if not self._is_new(frame, bye.client):
