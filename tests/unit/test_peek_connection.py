@@ -135,6 +135,34 @@ def test_closing_during_the_login_ends_it() -> None:
     assert seen.logins == 0
 
 
+@pytest.mark.parametrize(
+    ("count", "acknowledgement", "told"),
+    [
+        (1, b"y" * 60_000, "an ack header of 60000"),
+        (10_001, b"1", "more than 10000 messages without an ACK"),
+    ],
+)
+def test_what_is_to_be_acknowledged_is_bounded(
+    count: int, acknowledgement: bytes, told: str
+) -> None:
+    message = b"MESSAGE\nsubscription:s\nmessage-id:1\nack:%s\n\nx\0" % acknowledgement
+
+    class Taker(Seen):
+        def connected(self, connection: Connection) -> None:
+            connection.subscribe("s", "/queue/s", Role.DATA)
+
+        def message(self, connection: Connection, name: str, body: bytes, number: str) -> None:
+            """Never acknowledges."""
+
+    seen = Taker()
+    with peer(answer(CONNECTED, message * count)) as endpoint:
+        connection = Connection([endpoint], Login(), seen)
+        connection.start()
+        assert seen.changed.wait(30)
+        connection.close(0.2)
+    assert told in str(seen.trouble[0])
+
+
 # ---------------------------------------------------------------- a conversation
 
 

@@ -31,6 +31,10 @@ RECEIPTS: Final = 32
 """Receipts that may be outstanding."""
 MAX_BODY: Final = 1 << 20
 """Bytes of a body that is taken from a broker: four times what the protocol allows."""
+MAX_ACKNOWLEDGEMENT: Final = 1024
+"""Bytes of what a broker wants to be told in an ACK: its own are below 100."""
+MOST_DELIVERED: Final = 10_000
+"""Messages of a subscription that are not acknowledged: more than any prefetch allows."""
 HEARTBEATS_MISSED: Final = 2.0
 """Heart-beats of silence after which the broker is taken for lost."""
 BACKLOG_TIME: Final = 0.02
@@ -355,6 +359,10 @@ class Session:
             subscription = self._subscriptions.get(name)
             if subscription is None:
                 return
+            if len(acknowledgement) > MAX_ACKNOWLEDGEMENT:
+                raise StompError(f"an ack header of {len(acknowledgement)} characters")
+            if len(subscription.delivered) >= MOST_DELIVERED:
+                raise StompError(f"more than {MOST_DELIVERED} messages without an ACK")
             self._number += 1
             subscription.delivered.append((self._number, acknowledgement))
         self._owner.receive(name, body, f"{self.generation}.{self._number}")
