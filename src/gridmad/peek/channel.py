@@ -169,7 +169,8 @@ def _handshake(end: socket.socket, context: ssl.SSLContext, endpoint: Endpoint) 
             "is stomp:// meant, or another port?"
         ) from None
     except OSError as error:
-        raise NotTlsError(
+        # Also what a balancer without a broker does: it may help to try again.
+        raise BrokerError(
             f"{endpoint} does not set up TLS ({_reason(error)}): "
             "is stomp:// meant, or another port?"
         ) from None
