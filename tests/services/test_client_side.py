@@ -18,7 +18,19 @@ from gridmad.peek.broker import Connection, Endpoint, Login, Role
 from gridmad.peek.client import Client, ClientOptions, Outcome
 from gridmad.peek.errors import PeekError
 from gridmad.peek.frame import MAX_RAW, Codec
-from gridmad.peek.messages import Ack, Alive, Begin, Bye, Ending, Eos, Extent, Hello, Message
+from gridmad.peek.messages import (
+    Ack,
+    Alive,
+    Begin,
+    Bye,
+    Ending,
+    Eos,
+    Extent,
+    Hello,
+    Message,
+    Span,
+    Token,
+)
 from gridmad.peek.notices import Notice
 from gridmad.peek.stream import Destinations, new_stream
 from tests.services.proxy import Proxy
@@ -389,6 +401,78 @@ def test_a_job_side_that_falls_silent_is_asked_again(broker: StompServer, stream
         job.has_ended = True
         assert watch.outcome.exit_code == 0
         assert watch.has(notices.Resumed)
+
+
+# ---------------------------------------------------------------- what was parked
+
+
+def park(job: JobSide, stream: str, epoch: int, data: bytes, tokens: int = 1) -> None:
+    """Leave a whole attempt in the broker; it ended with `epoch` as exit code."""
+    codec, destinations = Codec(stream), Destinations(stream)
+
+    def send(destination: str, role: Role, *frames: bytes) -> None:
+        job.connection.send(
+            destination, role, list(frames), persistent=True, expires=600.0, receipt=True
+        )
+
+    def frame(message: Message) -> bytes:
+        return codec.frame(message.type, message.encode(), epoch=epoch, sequence=0, time=0)
+
+    for at in range(0, len(data), MAX_RAW):
+        chunk = codec.chunk(1, epoch, 0, at, 0, data[at : at + MAX_RAW])
+        send(destinations.park, Role.PARK, chunk)
+    endings = {
+        1: Ending(len(data), hashlib.sha256(data).hexdigest()),
+        2: Ending(0, hashlib.sha256(b"").hexdigest()),
+    }
+    send(destinations.park, Role.PARK, frame(Eos(epoch, None, None, endings)))
+    for _ in range(tokens):
+        token = frame(Token(epoch, {1: Span(0, len(data)), 2: Span(0, 0)}))
+        send(destinations.token, Role.TOKEN, token)
+    assert job.connection.flush(PATIENCE)
+
+
+def test_a_token_that_was_sent_twice_is_one(broker: StompServer, stream: str) -> None:
+    data = text(6_000_000)
+    with JobSide(broker.stomp_port, stream, b"") as job:
+        job.is_silent = True
+        park(job, stream, 3, data, tokens=2)
+    watches = [Watch(options(broker.stomp_port, stream, wait=False)) for _ in range(2)]
+    assert sorted(watch.outcome.exit_code for watch in watches) == [3, 127]
+    assert sorted(len(watch.sink.data) for watch in watches) == [0, len(data)]
+    watch = Watch(options(broker.stomp_port, stream, wait=False))
+    assert watch.outcome.exit_code == 127, "nothing is left"
+
+
+def test_of_two_attempts_that_were_parked_the_greater_counts(
+    broker: StompServer, stream: str
+) -> None:
+    with JobSide(broker.stomp_port, stream, b"") as job:
+        job.is_silent = True
+        park(job, stream, 3, text(200_000))
+        park(job, stream, 4, text(300_000))
+    watch = Watch(options(broker.stomp_port, stream, wait=False))
+    assert watch.outcome.exit_code == 4
+    assert watch.sink.data == text(300_000)
+    watch = Watch(options(broker.stomp_port, stream, wait=False))
+    assert watch.outcome.exit_code == 127, "nothing is left"
+
+
+def test_a_token_that_was_not_needed_is_not_left_behind(broker: StompServer, stream: str) -> None:
+    """The job side has parked for a client that was slow, but had been sent all already."""
+    data = text(300_000)
+    with JobSide(broker.stomp_port, stream, data) as job:
+        job.has_ended = False
+        watch = Watch(options(broker.stomp_port, stream))
+        until(lambda: len(watch.sink.data) == len(data), "nothing comes")
+        park(job, stream, 0, data)
+        time.sleep(1.0)  # the TOKEN comes
+        job.has_ended = True
+        assert watch.outcome.exit_code == 0
+        assert not watch.has(notices.Draining)
+        job.is_silent = True
+        watch = Watch(options(broker.stomp_port, stream, wait=False))
+        assert watch.outcome.exit_code == 127
 
 
 # ---------------------------------------------------------------- what ends it at once

@@ -26,7 +26,7 @@ LAYERS = [
      "peek.settings", "peek.registry"},
     {"information.service", "execution.service", "transfer.service", "peek.producer",
      "peek.consumer", "peek.intake", "peek.deliveries"},
-    {"daemon", "peek.sender", "peek.reader"},
+    {"daemon", "peek.sender", "peek.reader", "peek.settlement"},
     {"peek"},
     {"cli"},
 ]  # fmt: skip

@@ -22,14 +22,14 @@ from typing import Final
 from gridmad.peek import notices
 from gridmad.peek.broker import Connection, Endpoint, Login, Role, expand
 from gridmad.peek.consumer import ACK_DELAY, Consumer, Control, Phase
-from gridmad.peek.deliveries import Deliveries
 from gridmad.peek.errors import BrokerError, PeekError
 from gridmad.peek.file_output import NAMES, FileSink
-from gridmad.peek.frame import Codec, FrameType
+from gridmad.peek.frame import Codec
 from gridmad.peek.inbox import Inbox
 from gridmad.peek.messages import Begin, Bye, Start
 from gridmad.peek.notices import Notice, Verdict, printable
 from gridmad.peek.reception import Event, Missing, Output, Placed
+from gridmad.peek.settlement import DATA, PARK, TOKEN, Settlement
 from gridmad.peek.sink import Sink, SinkOutput
 from gridmad.peek.stream import Destinations, new_client
 
@@ -45,6 +45,8 @@ UNACKNOWLEDGED: Final = 64
 PREFETCH: Final = 250
 """Messages that the broker delivers before it waits for an acknowledgement."""
 PARK_PREFETCH: Final = 64
+TOKEN_PREFETCH: Final = 64
+"""Whoever has one TOKEN has all of the queue: two clients must not share a park."""
 PULSE: Final = 0.2
 """Seconds between two looks at the clock."""
 CONNECT_PATIENCE: Final = 10.0
@@ -149,11 +151,7 @@ class Client:
         self._consumer: Consumer
         self._output: FileSink | SinkOutput
         # The worker's own.
-        self._unacknowledged: dict[tuple[Connection, str], str] = {}
-        self._count = 0
-        self._token: tuple[Connection, str] | None = None
-        self._parked = Deliveries()
-        self._drains = False
+        self._settlement = Settlement()
         self._damaged = 0
         self._is_dirty = False
         self._due: float | None = None
@@ -294,8 +292,8 @@ class Client:
         destinations = self._options.destinations
         client = self._consumer.client
         try:
-            connection.subscribe("data", destinations.data(client), Role.DATA, prefetch=PREFETCH)
-            connection.subscribe("token", destinations.token, Role.TOKEN, prefetch=1)
+            connection.subscribe(DATA, destinations.data(client), Role.DATA, prefetch=PREFETCH)
+            connection.subscribe(TOKEN, destinations.token, Role.TOKEN, prefetch=TOKEN_PREFETCH)
         except BrokerError:
             return  # it is lost again, which is told
         self._has_connected = True
@@ -435,20 +433,13 @@ class Client:
     def _take(self, item: _Body) -> None:
         now = time.monotonic()
         frames = self._codec.decode(item.body)
-        connection, name = item.connection, item.subscription
-        if name == "token" and any(frame.type == FrameType.TOKEN for frame in frames):
-            self._token = (connection, item.acknowledgement)
-        elif name == "park":
-            self._parked.add(item.acknowledgement, frames)
-        else:
-            self._unacknowledged[connection, name] = item.acknowledgement
-        self._count += 1
+        self._settlement.add(item.connection, item.subscription, item.acknowledgement, frames)
         if self._due is None:
             self._due = now + ACK_DELAY
         if frames:
             with self._lock:
-                if name != "token":
-                    self._home = connection
+                if item.subscription != TOKEN:
+                    self._home = item.connection
                 events = self._consumer.receive(frames, now)
             self._emit(events)
 
@@ -461,12 +452,13 @@ class Client:
         self._emit(events)
         if events and self._due is None:
             self._due = now + ACK_DELAY
-        if is_draining and not self._drains and self._token is not None:
-            self._drains = True
-            with contextlib.suppress(BrokerError):  # it is lost again, which is told
-                self._token[0].subscribe(
-                    "park", self._options.destinations.park, Role.PARK, prefetch=PARK_PREFETCH
-                )
+        if is_draining:
+            connection = self._settlement.drain(self._consumer.epoch or 0)
+            if connection is not None:
+                with contextlib.suppress(BrokerError):  # it is lost again, which is told
+                    connection.subscribe(
+                        PARK, self._options.destinations.park, Role.PARK, prefetch=PARK_PREFETCH
+                    )
 
     def _emit(self, events: list[Event]) -> None:
         output = self._output
@@ -496,20 +488,14 @@ class Client:
             else:
                 if self._home is connection:
                     self._home = None
-                if self._token is not None and self._token[0] is connection:
-                    self._token = None
-                    self._drains = False
-                    self._parked.clear()
+                if self._settlement.lost(connection):
                     self._consumer.lost_token(now)
-        if not link.is_up:
-            for key in [key for key in self._unacknowledged if key[0] is connection]:
-                del self._unacknowledged[key]
         self._send()
 
     def _commit_if_due(self) -> None:
         now = time.monotonic()
         if (
-            self._count >= UNACKNOWLEDGED
+            self._settlement.count >= UNACKNOWLEDGED
             or (self._due is not None and now >= self._due)
             or self._consumer.commit_due(now)
         ):
@@ -528,23 +514,9 @@ class Client:
         self._send()
 
     def _acknowledge(self, *, is_complete: bool) -> None:
-        self._count = 0
         self._due = None
-        for (connection, name), acknowledgement in self._unacknowledged.items():
-            connection.acknowledge(name, acknowledgement)
-        self._unacknowledged.clear()
-        if self._token is None:
-            return
-        connection, token = self._token
-        if is_complete and self._drains:
-            # First: a TOKEN without anything in the park would keep the next client waiting.
-            connection.acknowledge("token", token)
         consumer = self._consumer
-        settled = self._parked.settle(
-            consumer.epoch or 0, consumer.positions, is_complete=is_complete
-        )
-        if settled is not None:
-            connection.acknowledge("park", settled)
+        self._settlement.commit(consumer.epoch or 0, consumer.positions, is_complete=is_complete)
 
     def _finish(self) -> None:
         """All of the stream has been given out."""
