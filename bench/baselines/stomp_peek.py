@@ -83,4 +83,7 @@ def job(host: str, port: str, queue: str, *command: str) -> None:
 
 
 if __name__ == "__main__":
-    {"client": client, "job": job}[sys.argv[1]](*sys.argv[2:])
+    if sys.argv[1] == "client":
+        client(*sys.argv[2:])
+    else:
+        job(*sys.argv[2:])

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,22 @@ def test_after_the_job_what_it_left_is_shown(user: User) -> None:
     code, out, err = user.run()
     assert (code, out) == (5, "late\n")
     assert last_line(err) == "msgpeek: the job ended with exit code 5"
+
+
+def test_only_the_end_of_what_a_job_left_is_shown(user: User) -> None:
+    job = user.wrap("seq 100; echo problem >&2")
+    assert finish(job)[0] == 0
+    code, out, err = user.run("--tail", "2")
+    assert (code, out) == (0, "99\n100\n")
+    assert "problem" in err
+
+
+def test_what_a_job_left_since_a_time_is_shown(user: User) -> None:
+    job = user.wrap("echo early; sleep 2; date +%s > mark; sleep 1; echo late")
+    assert finish(job)[0] == 0
+    mark = int((user.folder / "mark").read_text())
+    written = datetime.fromtimestamp(mark).isoformat()
+    assert user.run("--since", written)[:2] == (0, "late\n")
 
 
 def test_a_number_stands_for_a_stream(user: User) -> None:

@@ -25,8 +25,8 @@ LAYERS = [
     {"service", "peek.spool", "peek.reception", "peek.broker", "peek.file_output", "peek.tail",
      "peek.settings", "peek.registry"},
     {"information.service", "execution.service", "transfer.service", "peek.producer",
-     "peek.consumer", "peek.intake", "peek.deliveries"},
-    {"daemon", "peek.sender", "peek.reader", "peek.settlement"},
+     "peek.consumer", "peek.intake", "peek.deliveries", "peek.sink"},
+    {"daemon", "peek.sender", "peek.reader", "peek.settlement", "peek.census", "peek.doctor"},
     {"peek"},
     {"cli"},
 ]  # fmt: skip

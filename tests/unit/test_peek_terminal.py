@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from gridmad.errors import MissingDependencyError, UsageError
 from gridmad.peek import terminal
 from gridmad.peek.progress import INTERVAL, Progress
-from gridmad.peek.tail import ENTRY, MAX_TAIL, Tail
+from gridmad.peek.tail import ENTRY, MAX_TAIL, Since, Tail
 from gridmad.peek.terminal import (
     MAX_LINE,
     STDERR,
@@ -600,6 +600,28 @@ def rows(data: bytes) -> list[str]:
             lines[-1] = line[:column] + character + line[column + 1 :]
             column += 1
     return [line.rstrip() for line in lines]
+
+
+def test_since_a_time() -> None:
+    """From the first chunk of each source that was read then or later, in its own time."""
+    record = Record()
+    since = Since(record, NOON)
+    for source in (STDOUT, STDERR):
+        since.gap(source, 0, 5, "park")
+        since.write(source, 5, NOON - 1, b"early")
+        since.write(source, 10, NOON, b"then")
+        since.write(source, 14, NOON - 1, b"late")
+        since.gap(source, 18, 7, "spool")
+    since.finish()
+    assert record.calls[:-1] == [
+        event
+        for source in (STDOUT, STDERR)
+        for event in (
+            (source, 10, NOON, b"then"),
+            (source, 14, NOON - 1, b"late"),
+            (source, 18, 7, "spool"),
+        )
+    ]
 
 
 def test_progress_tells_and_leaves_nothing(screen: tuple[TextIO, Reader]) -> None:

@@ -30,8 +30,9 @@ from gridmad.peek.messages import Begin, Bye, Start
 from gridmad.peek.notices import Notice, Verdict, printable
 from gridmad.peek.reception import Event, Missing, Output, Placed
 from gridmad.peek.settlement import DATA, PARK, TOKEN, Settlement
-from gridmad.peek.sink import Sink, SinkOutput
+from gridmad.peek.sink import SinkOutput
 from gridmad.peek.stream import Destinations, new_client
+from gridmad.peek.terminal import Sink
 
 __all__ = ["Client", "ClientOptions", "Outcome", "Sink", "watch"]
 
@@ -216,7 +217,7 @@ class Client:
             timeout=options.timeout,
         )
         if options.file is None:
-            self._output = SinkOutput(self._sink)
+            self._output = SinkOutput(self._sink, options.start)
             self._consumer = make(client)
             return None
         sink = FileSink(options.file, options.stream, set(options.sources), client)
@@ -449,6 +450,8 @@ class Client:
         with self._lock:
             events = self._consumer.advance(now)
             is_draining = self._consumer.phase is Phase.DRAINING
+        if is_draining:
+            self._output.drain()
         self._emit(events)
         if events and self._due is None:
             self._due = now + ACK_DELAY

@@ -221,6 +221,9 @@ class FileSink:
         self._files[source].place(offset)
         self.commit()
 
+    def drain(self) -> None:
+        """What follows comes from the park: a file takes all of it."""
+
     def write(self, source: int, offset: int, time: int, data: bytes) -> None:
         """Take the next bytes of a source.  They are written with others."""
         file = self._files[source]

@@ -1,34 +1,32 @@
 """Where a client's output goes if not to a file: whatever has a Sink's methods."""
 
 import hashlib
-from typing import Protocol
 
-
-class Sink(Protocol):
-    """Where the output goes.  All calls come from one thread, and may block."""
-
-    def write(self, source: int, offset: int, time: int, data: bytes) -> None:
-        """The next bytes of a source; `time` in ms since 1970."""
-
-    def gap(self, source: int, offset: int, length: int, reason: str) -> None:
-        """The next bytes of a source will not come."""
-
-    def flush(self) -> None:
-        """Nothing more has come yet: show what there is."""
-
-    def attempt(self, epoch: int) -> None:
-        """The job was started again, and its output begins anew."""
-
-    def finish(self) -> None:
-        """Nothing more follows."""
+from gridmad.peek.messages import Start
+from gridmad.peek.tail import Since, Tail
+from gridmad.peek.terminal import Sink
 
 
 class SinkOutput:
-    """A sink, and the digests of what it got."""
+    """A sink, and the digests of what it got.
 
-    def __init__(self, sink: Sink) -> None:
+    Where the job side has left, what it parked is taken from `start` on here, since nobody
+    else can count lines or look at times.
+    """
+
+    def __init__(self, sink: Sink, start: Start) -> None:
         self._sink = sink
+        self._start: Start | None = start
         self._digests: dict[int, hashlib._Hash] = {}
+
+    def drain(self) -> None:
+        """What follows comes from the park, unlike anything before."""
+        start, self._start = self._start, None
+        if start is not None and start.value is not None:
+            if start.kind == "tail":
+                self._sink = Tail(self._sink, start.value)
+            elif start.kind == "since":
+                self._sink = Since(self._sink, start.value)
 
     def place(self, epoch: int, source: int, offset: int) -> None:
         """What follows of a source begins at that offset."""
@@ -37,6 +35,7 @@ class SinkOutput:
 
     def write(self, source: int, offset: int, time: int, data: bytes) -> None:
         """As Sink.write."""
+        self._start = None
         self._sink.write(source, offset, time, data)
         digest = self._digests.get(source)
         if digest is not None:
@@ -44,6 +43,7 @@ class SinkOutput:
 
     def gap(self, source: int, offset: int, length: int, reason: str) -> None:
         """As Sink.gap."""
+        self._start = None
         self._sink.gap(source, offset, length, reason)
         self._digests.pop(source, None)
 

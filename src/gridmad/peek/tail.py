@@ -1,4 +1,4 @@
-"""The last lines of a stream whose job side has left."""
+"""Where to begin with a stream whose job side has left: at the last lines, or at a time."""
 
 from collections import deque
 from typing import Final
@@ -91,6 +91,43 @@ class Tail:
                 self._sink.gap(source, offset, number, content)
             else:
                 self._sink.write(source, offset, number, content)
+        self._sink.finish()
+
+
+class Since:
+    """A sink that passes on each source from the first chunk on that was read at a time or later.
+
+    As the job side does while it is there (PROTOCOL.md, section 5).
+    """
+
+    def __init__(self, sink: Sink, time: int) -> None:
+        """Pass on to `sink` what was read at `time` (ms since 1970) or later."""
+        self._sink = sink
+        self._time = time
+        self._begun: set[int] = set()
+
+    def write(self, source: int, offset: int, time: int, data: bytes) -> None:
+        """Pass it on, or drop it."""
+        if source in self._begun or time >= self._time:
+            self._begun.add(source)
+            self._sink.write(source, offset, time, data)
+
+    def gap(self, source: int, offset: int, length: int, reason: str) -> None:
+        """Tell one that is not before the first chunk."""
+        if source in self._begun:
+            self._sink.gap(source, offset, length, reason)
+
+    def flush(self) -> None:
+        """Pass it on."""
+        self._sink.flush()
+
+    def attempt(self, epoch: int) -> None:
+        """Pass it on: another attempt begins at its own first chunk."""
+        self._begun.clear()
+        self._sink.attempt(epoch)
+
+    def finish(self) -> None:
+        """Pass it on."""
         self._sink.finish()
 
 
