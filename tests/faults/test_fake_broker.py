@@ -4,8 +4,8 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from itertools import chain, repeat
+from pathlib import Path
 
 import pytest
 

@@ -31,6 +31,8 @@ def follow(scene: Scene, *words: str) -> Process:
     done = scene.folder / "copy.seconds"
     return scene.job(
         *("--follow-stdout", "followed.out", "--follow-stderr", "followed.err", *words),
+        # A new one does not know what was committed to the one before.
+        *("--park", "64M"),
         command=["sh", "-c", f"until [ -e {done} ]; do sleep 0.1; done; exit 3"],
     )
 
@@ -66,6 +68,32 @@ def test_both_sides_die_again_and_again(scene: Scene, writer: Process, keyed: bo
     assert scene.finish(job) == 3
     scene.assert_exact()
     assert scene.gaps() == []
+
+
+def test_a_job_side_reads_its_files_again(scene: Scene) -> None:
+    """A client that is ahead of a new job side waits for it: the file is the same."""
+    size = 100_000_000
+    files = [str(scene.folder / name) for name in ("followed.out", "followed.err")]
+    until = scene.folder / "until"
+    command = scene.payload(size=size, until=str(until), rate=1e12, gate=size, files=files)
+    with subprocess.Popen(command) as writer:
+        try:
+            job, client = follow(scene), scene.client()
+            scene.wait_for_size(size)
+            for process in (job, client):
+                process.kill()
+                process.wait()
+            client = scene.client()
+            scene.wait_for(lambda: "waiting for the job" in scene.log(client))
+            # What it has asked meanwhile is the first thing that the new one hears.
+            job = follow(scene)
+            scene.open_gate()
+            until.touch()
+            assert scene.finish(client) == 3, scene.log(client)
+            assert scene.finish(job) == 3
+        finally:
+            writer.kill()
+    scene.assert_exact()
 
 
 def test_a_new_attempt_follows_one_that_was_killed(scene: Scene) -> None:

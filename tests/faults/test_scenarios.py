@@ -52,8 +52,11 @@ def test_another_takes_over_while_the_job_lives(scene: Scene, takes: bool) -> No
     second = scene.client(*(["--takeover"] if takes else []), file="second")
     if not takes:
         # The dead one holds the stream until its lease is over.
-        while scene.finish(second) == 75:
-            second = scene.client(file="second")
+        while not scene.size("second"):
+            if second.poll() is not None:
+                assert scene.finish(second) == 75
+                second = scene.client(file="second")
+            scene.wait_for(lambda: scene.size("second") > 0 or second.poll() is not None)  # noqa: B023
     scene.open_gate()
     assert scene.finish(second) == 0
     assert scene.finish(job) == 0

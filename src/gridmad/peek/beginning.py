@@ -3,7 +3,6 @@
 One BEGIN is under way at a time; times are in monotonic seconds.
 """
 
-from collections.abc import Mapping
 from typing import Final, Literal
 
 BEGIN_FIRST: Final = 1.0
@@ -28,7 +27,6 @@ class Beginning:
         self.round_trip = 0.0
         """Seconds from the last one that was answered to its HELLO."""
         self._sequence = self._oldest = sequence
-        self._asked: Mapping[int, int] = {}
         self._sent_at: float | None = None
         self._patience = BEGIN_FIRST
         self._is_answered = True
@@ -54,15 +52,12 @@ class Beginning:
             return self.is_wanted
         return now - self._sent_at >= self._wait(spacing, is_seeking)
 
-    def sent(
-        self, sequence: int, asked: Mapping[int, int], now: float, *, is_seeking: bool
-    ) -> None:
-        """One was sent.  `asked`: the offsets up to which the client has the sources."""
+    def sent(self, sequence: int, now: float, *, is_seeking: bool) -> None:
+        """One was sent."""
         if is_seeking and not self._is_answered and self._sent_at is not None:
             self._patience = min(BEGIN_LAST, 1.5 * self._patience)
         self._sent_at = now
         self._sequence = sequence
-        self._asked = asked
         self._is_answered = False
         self.count += 1
 
@@ -70,17 +65,16 @@ class Beginning:
         """Whether a HELLO with that member is for one of these BEGINs."""
         return self.count > 0 and self._oldest <= answers <= self._sequence
 
-    def answered(self, answers: int, now: float) -> Mapping[int, int]:
-        """A HELLO came: what was asked, where it is for the last BEGIN."""
+    def answered(self, answers: int, now: float) -> None:
+        """A HELLO came, for the last BEGIN or one before."""
         # Whoever has the stream only goes on with it: he must not take it back unawares.
         self.mode = "exclusive"
         if answers != self._sequence:
-            return {}
+            return
         if self._sent_at is not None:
             self.round_trip = now - self._sent_at
         self.is_wanted = False
         self._is_answered = True
-        return self._asked
 
     def _wait(self, spacing: float, is_seeking: bool) -> float:
         if self._is_answered:

@@ -400,15 +400,7 @@ class Consumer:
     def _on_hello(self, hello: Hello, epoch: int, now: float, events: list[Event]) -> None:
         if hello.client != self.client or not self._begin.is_answer(hello.answers):
             return
-        for source, offset in self._begin.answered(hello.answers, now).items():
-            if source in hello.sources and hello.sources[source].end < offset:
-                self.failure = PeekError(
-                    f"the job side has read {hello.sources[source].end} bytes of a source of "
-                    f"which {offset} had come: it was started again and its file was cut or "
-                    "replaced meanwhile, so that its output does not go on from there "
-                    "(a greater --epoch begins anew)"
-                )
-                return
+        self._begin.answered(hello.answers, now)
         self.epoch = epoch
         if self._token is not None and self._token.epoch != epoch:
             self._token = None
@@ -443,10 +435,21 @@ class Consumer:
             self._send_begin(now)
 
     def _on_eos(self, eos: Eos) -> None:
-        self.eos = eos
         for source, ending in eos.sources.items():
-            if source in self._tracks:
-                self._tracks[source].end = ending.end
+            track = self._tracks.get(source)
+            if track is None:
+                continue
+            # Before its end a job side that was started again may just not be there yet.
+            if track.is_placed and ending.end < track.next:
+                self.failure = PeekError(
+                    f"the job side has read {ending.end} bytes of a source of which "
+                    f"{track.next} had come: it was started again and its file was cut or "
+                    "replaced meanwhile, so that its output does not go on from there "
+                    "(a greater --epoch begins anew)"
+                )
+                return
+            track.end = ending.end
+        self.eos = eos
 
     def _on_end(self, frame: Frame) -> None:
         """DENIED or REVOKED.
@@ -550,7 +553,7 @@ class Consumer:
             return
         if not self._begin.is_due(now, spacing, is_seeking=is_seeking):
             return
-        self._begin.sent(self._sequence, self.positions, now, is_seeking=is_seeking)
+        self._begin.sent(self._sequence, now, is_seeking=is_seeking)
         starts = {
             source: Start("offset", track.next) if track.is_placed else self._start
             for source, track in self._tracks.items()
