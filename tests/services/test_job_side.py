@@ -17,6 +17,7 @@ import pytest
 from gridmad.peek.stream import new_stream
 from tests.peek_reference import ReferenceClient
 from tests.peek_watcher import Watcher
+from tests.services.proxy import Proxy
 from tests.services.stomp_server import StompServer
 
 RUN = """
@@ -161,6 +162,22 @@ def test_what_nobody_watched_is_parked(broker: StompServer, tmp_path: Path) -> N
         assert client.eos is not None
         assert client.eos.exit == 4
         assert not client.gaps
+
+
+def test_who_comes_while_all_is_parked_is_answered(broker: StompServer, tmp_path: Path) -> None:
+    """Else he would hear nothing for so long that he takes the job for unknown."""
+    text = "import os\nfor n in range(100): os.write(1, os.urandom(65536))"
+    with Proxy(broker.stomp_port) as proxy:
+        proxy.delay(0.7)
+        with job(broker, tmp_path, script(text), quiet=True, port=proxy.port) as running:
+            end = time.monotonic() + 30
+            while proxy.carried < 1_000_000:
+                assert time.monotonic() < end, "nothing is parked"
+                time.sleep(0.01)
+            with watcher(broker, running.stream) as watching:
+                watching.run(lambda: watching.client.hello is not None)
+                assert not running.has_ended
+            assert running.wait() == 0
 
 
 def test_the_newest_part_is_parked(broker: StompServer, tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ class _Job:
 
     def _hold(self) -> Ended | None:
         """Wait for a client; how this was ended, if it was."""
-        while not self._sender.has_begun:
+        while not self._sender.has_begun and self._sender.is_alive():
             info = self._signals.wait(LONG)
             if info is not None and info.si_signo in ENDING:
                 return Ended(None, info.si_signo)

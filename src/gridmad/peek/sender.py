@@ -160,6 +160,8 @@ class Sender(threading.Thread):
         except Exception:
             LOGGER.exception("watching this job ended")
         finally:
+            # Nobody commits any more: the command must not wait for that.
+            self._spool.release()
             self._changed()
 
     def _serve(self) -> None:
@@ -275,10 +277,21 @@ class Sender(threading.Thread):
                 if time.monotonic() > give_up:
                     return False
                 self._send(message, expires=PARKED, parks=True)
+                self._answer()
             if not self._connection.flush(max(0.0, give_up - time.monotonic())):
                 return False
+            self._answer()
+            if self._producer.is_done:
+                return True  # a client has got it all meanwhile: a TOKEN would show it again
             token = self._producer.token(time.monotonic())
             self._send(token, expires=PARKED, parks=True)
             return self._connection.flush(max(0.1, give_up - time.monotonic()))
         except BrokerError:
             return False
+
+    def _answer(self) -> None:
+        """Hear who comes or leaves while all is parked, and say that somebody is there."""
+        now = time.monotonic()
+        self._read_inbox(now)
+        while (message := self._producer.next(now, has_budget=False)) is not None:
+            self._send(message, expires=LIVE)
