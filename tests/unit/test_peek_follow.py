@@ -94,6 +94,19 @@ def test_a_renamed_file_is_read_to_its_end_first(path: Path, sink: Sink) -> None
     file.close()
 
 
+def test_what_was_written_just_before_a_rename_is_read(path: Path, sink: Sink) -> None:
+    file = FollowedFile(path, sink)
+    add(path, b"one ")
+    drain(file)
+    add(path, b"two ")
+    path.rename(path.with_suffix(".1"))
+    add(path, b"three")
+    assert file.check_name()
+    drain(file)
+    assert sink.text == b"one two three"
+    file.close()
+
+
 def test_a_file_that_was_removed_is_read_to_its_end(path: Path, sink: Sink) -> None:
     file = FollowedFile(path, sink)
     with path.open("wb", buffering=0) as writer:

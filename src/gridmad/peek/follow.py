@@ -94,6 +94,8 @@ class FollowedFile:
             return False
         if (status.st_dev, status.st_ino) == self._identity or not status.st_size:
             return False
+        while self.read():
+            pass  # it was written to before it was renamed, and after it was read
         self.close()
         return self._open()
 
