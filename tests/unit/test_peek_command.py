@@ -132,7 +132,7 @@ def test_descriptors_do_not_leak() -> None:
 
 
 def test_signals_are_passed_on() -> None:
-    names = ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGQUIT"]
+    names = ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGQUIT", "SIGXCPU"]
     wrap = subprocess.Popen(
         [sys.executable, "-c", WRAP, sys.executable, "-c", COUNT, ",".join(names), "1.5"],
         stdout=subprocess.PIPE,

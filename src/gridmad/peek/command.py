@@ -27,6 +27,7 @@ PASSED_ON: Final = (
     signal.SIGQUIT,
     signal.SIGUSR1,
     signal.SIGUSR2,
+    signal.SIGXCPU,  # some batch systems warn with it
     signal.SIGCONT,
 )
 ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
