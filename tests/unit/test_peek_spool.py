@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridmad.peek.frame import Codec, FrameType
+from gridmad.peek.frame import MAX_RAW, Codec, FrameType
 from gridmad.peek.log import entry
 from gridmad.peek.messages import Gap
 from gridmad.peek.segments import NamelessFiles, Segment
@@ -149,6 +150,19 @@ def test_a_folder_that_cannot_be_written_is_told_once(
     assert spool.oldest(1) > 0
     assert sum("cannot grow" in record.message for record in caplog.records) == 1
     assert sum("is full" in record.message for record in caplog.records) == 1
+
+
+def test_no_place_for_temporary_files_is_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    spool = Spool(None, 1 << 30, memory=1 << 20)
+    codec = Codec("spool")
+    for number in range(40):
+        frame = codec.chunk(1, 0, number, number * MAX_RAW, 0, os.urandom(MAX_RAW))
+        spool.append(1, (number + 1) * MAX_RAW, 0, frame)
+    assert 0 < spool.first < spool.end == 40
 
 
 def test_a_full_disk_is_a_bound(tmp_path: Path) -> None:

@@ -22,9 +22,12 @@ than what is written to them (measured: 0.5 against 0.1 ns a byte)."""
 
 
 class NamelessFiles:
-    """The files of a folder's segments.  Any thread may call."""
+    """The files of a folder's segments, by default where temporary files go.
 
-    def __init__(self, folder: Path) -> None:
+    Any thread may call.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._spare: list[int] = []
 
@@ -37,7 +40,8 @@ class NamelessFiles:
         try:
             return self._spare.pop()
         except IndexError:
-            return _open_nameless(self._folder)
+            # Not before it is needed: where disks are full there may be no such place.
+            return _open_nameless(self._folder or Path(tempfile.gettempdir()))
 
     def give_back(self, descriptor: int) -> None:
         """Nobody reads it any more."""

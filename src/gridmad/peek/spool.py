@@ -11,7 +11,6 @@ Frames have numbers, from 0, by their place in the log; the oldest ones can be g
 """
 
 import logging
-import tempfile
 import threading
 from bisect import bisect_right
 from collections import deque
@@ -69,7 +68,7 @@ class Spool:
         is_blocking: bool = False,
         memory: int = MEMORY,
     ) -> None:
-        self._files = NamelessFiles(folder or Path(tempfile.gettempdir()))
+        self._files = NamelessFiles(folder)
         self._size = size
         self._segment_size = min(SEGMENT, max(size // 8, BLOCK))
         self._memory = memory
