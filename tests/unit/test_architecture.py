@@ -22,7 +22,8 @@ LAYERS = [
     {"information", "execution", "transfer", "peek.log", "peek.track", "peek.session",
      "peek.beginning",
      "peek.conversation", "peek.terminal"},
-    {"service", "peek.spool", "peek.reception", "peek.broker", "peek.file_output", "peek.tail",
+    {"service", "peek.spool", "peek.reception", "peek.gathering", "peek.broker",
+     "peek.file_output", "peek.tail",
      "peek.settings", "peek.registry"},
     {"information.service", "execution.service", "transfer.service", "peek.producer",
      "peek.consumer", "peek.intake", "peek.deliveries", "peek.sink"},
@@ -34,7 +35,8 @@ NO_IO = {"wire", "sequence", "information.glue1", "information.attributes", "inf
          "execution.model", "execution.description", "transfer.url", "transfer.model",
          "peek.stream", "peek.frame", "peek.messages", "peek.profiles", "peek.notices",
          "peek.log", "peek.track", "peek.reception", "peek.consumer", "peek.producer",
-         "peek.deliveries", "peek.redaction", "peek.tail", "peek.beginning"}  # fmt: skip
+         "peek.deliveries", "peek.redaction", "peek.tail", "peek.beginning",
+         "peek.gathering"}  # fmt: skip
 IO = {"wire", "sequence", "information.glue1", "information.attributes", "information.model",
          "execution.model", "execution.description", "transfer.url", "transfer.model"}  # fmt: skip
 IO = {"asyncio", "os", "select", "socket", "subprocess", "threading", "pathlib", "sqlite3"}

@@ -11,11 +11,12 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, Literal
+from typing import Final
 
 from gridmad.peek.errors import FrameError
 from gridmad.peek.frame import Codec, Frame, FrameType
-from gridmad.peek.log import Log, entry
+from gridmad.peek.gathering import Cursor, Gathering
+from gridmad.peek.log import Log
 from gridmad.peek.messages import (
     Ack,
     Alive,
@@ -25,7 +26,6 @@ from gridmad.peek.messages import (
     Ending,
     Eos,
     Extent,
-    Gap,
     Hello,
     Message,
     Present,
@@ -39,9 +39,6 @@ from gridmad.peek.messages import (
 LEASE: Final = 30.0
 INTERVAL: Final = 1.0
 """Seconds between ALIVEs: how long the loss of the last bytes of a burst can go unnoticed."""
-BODY: Final = 184 << 10
-"""Bytes of frames after which a body is sent: with a frame and some GAPs more it is still
-below MAX_BODY."""
 MAX_CLIENTS: Final = 1024
 """Clients whose last sequence is remembered; the one that was silent longest is forgotten."""
 UNAWARE: Final = 5.0
@@ -85,17 +82,6 @@ class Identity:
 
 
 @dataclass(slots=True)
-class _Cursor:
-    """How far one source was sent to somebody, and how far it may be."""
-
-    number: int
-    offset: int
-    limit: int
-    stuck: int = -1
-    """The limit at which the next frame did not fit."""
-
-
-@dataclass(slots=True)
 class _Holder:
     """The client that has the stream; times are monotonic seconds, `since` is in ms."""
 
@@ -104,7 +90,7 @@ class _Holder:
     since: int
     heard: float
     answers: int
-    cursors: dict[int, _Cursor] = field(default_factory=dict)
+    cursors: dict[int, Cursor] = field(default_factory=dict)
     starts: dict[int, int] = field(default_factory=dict)
     is_greeted: bool = False
     is_told_end: bool = False
@@ -145,7 +131,7 @@ class Producer:
         self._answers: deque[Outgoing] = deque(maxlen=MAX_ANSWERS)
         self._holder: _Holder | None = None
         self._next_alive = now
-        self._block: tuple[int, list[bytes]] = (0, [])
+        self._gathering = Gathering(log, codec, identity.epoch)
         self._eos: bytes | None = None
 
     # ------------------------------------------------------------ what is asked from outside
@@ -265,7 +251,7 @@ class Producer:
                 limit = min(offset + begin.limit.get(source, 0), NO_LIMIT)
                 number = self._log.locate(source, offset)
                 holder.starts[source] = offset
-                holder.cursors[source] = _Cursor(number, offset, limit)
+                holder.cursors[source] = Cursor(number, offset, limit)
         self._holder = holder
         self._next_alive = now + self._interval
 
@@ -360,7 +346,7 @@ class Producer:
             self._next_alive = now + self._interval
             return self._to(holder, [self._alive(holder, now), *self._ending(holder)])
         if has_budget:
-            body, size = self._gather(holder.cursors, now)
+            body, size = self._gathering.gather(holder.cursors, self._time(now))
             if body:
                 return Outgoing(Route.DATA, holder.client, body, size, is_output=True)
         if not holder.is_told_end:
@@ -377,11 +363,11 @@ class Producer:
         """
         number = self._log.suffix(self._park_size)
         cursors = {
-            source: _Cursor(number, self._log.committed(source), NO_LIMIT)
+            source: Cursor(number, self._log.committed(source), NO_LIMIT)
             for source in self._identity.sources
         }
         while True:
-            body, size = self._gather(cursors, now, "park")
+            body, size = self._gathering.gather(cursors, self._time(now), "park")
             if not body:
                 break
             yield Outgoing(Route.PARK, "", body, size, is_output=True)
@@ -429,98 +415,6 @@ class Producer:
         ):
             return []
         return [self._eos]
-
-    def _gather(
-        self, cursors: dict[int, _Cursor], now: float, cut: Literal["spool", "park"] = "spool"
-    ) -> tuple[list[bytes], int]:
-        """Frames for one body, and their size; the cursors move on.
-
-        A source whose credit has run out does not hold up the other.  What the log has lost
-        becomes a GAP, and where frames are `cut` what lies before the cursors' first, too.
-        """
-        body: list[bytes] = []
-        size = 0
-        while size < BODY:
-            end = self._log.end
-            moving = {
-                source: cursor
-                for source, cursor in cursors.items()
-                if cursor.number < end and cursor.stuck != cursor.limit
-            }
-            if not moving:
-                break
-            number = min(cursor.number for cursor in moving.values())
-            first, frames = self._read(number)
-            number = max(number, first)  # what lay between has been dropped
-            for frame in frames[number - first :]:
-                item = entry(frame)
-                cursor = moving.get(item.source)
-                number += 1
-                if cursor is None or cursor.number >= number or cursor.offset >= item.end:
-                    continue
-                # A chunk has to fit into the credit; of what is missing the first byte has.
-                reach = item.end if item.type == FrameType.CHUNK else cursor.offset + 1
-                if item.offset > cursor.offset and cursor.offset < cursor.limit:
-                    gaps = self._gaps(item.source, cursor, item.offset, now, cut)
-                    body += gaps
-                    size += sum(map(len, gaps))
-                if item.offset > cursor.offset or reach > cursor.limit:
-                    cursor.number = number - 1
-                    cursor.stuck = cursor.limit
-                    del moving[item.source]
-                    if not moving:
-                        break
-                    continue
-                body.append(frame)
-                size += len(frame)
-                cursor.offset = item.end
-                if size >= BODY:
-                    break
-            for cursor in moving.values():
-                cursor.number = max(cursor.number, number)
-        for source, cursor in cursors.items():
-            if cursor.number >= self._log.end and cursor.offset < cursor.limit:
-                # Of a source that went silent nothing may be left that shows the loss.
-                known = self._log.offset(source) if cut == "park" else self._log.oldest(source)
-                if cursor.offset < known:
-                    gaps = self._gaps(source, cursor, known, now, cut)
-                    body += gaps
-                    size += sum(map(len, gaps))
-        return body, size
-
-    def _gaps(
-        self, source: int, cursor: _Cursor, end: int, now: float, cut: Literal["spool", "park"]
-    ) -> list[bytes]:
-        """Say that everything up to `end` is missing, and why; the cursor moves there."""
-        lost = min(self._log.oldest(source), end) if cut == "park" else end
-        sequence = self._oldest_sequence()
-        gaps = []
-        edges: list[tuple[int, Literal["spool", "park"]]] = [(lost, "spool"), (end, cut)]
-        for edge, reason in edges:
-            if edge > cursor.offset:
-                gaps.append(
-                    self._codec.frame(
-                        FrameType.GAP,
-                        Gap(edge - cursor.offset, reason).encode(),
-                        epoch=self._identity.epoch,
-                        sequence=sequence,
-                        time=self._time(now),
-                        source=source,
-                        offset=cursor.offset,
-                    )
-                )
-                cursor.offset = edge
-        return gaps
-
-    def _oldest_sequence(self) -> int:
-        """Where a gap belongs in the order of all frames: where the log begins."""
-        return entry(self._log.frames(self._log.first)[1][0]).sequence
-
-    def _read(self, number: int) -> tuple[int, list[bytes]]:
-        first, frames = self._block
-        if not first <= number < first + len(frames):
-            self._block = first, frames = self._log.frames(number)
-        return first, frames
 
     def _to(self, holder: _Holder, body: list[bytes]) -> Outgoing:
         return Outgoing(Route.DATA, holder.client, body, sum(map(len, body)))
