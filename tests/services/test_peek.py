@@ -151,7 +151,7 @@ def test_what_a_job_left_behind_is_taken_after_it_has_ended(session: Session) ->
 
 
 def test_a_killed_client_goes_on_after_the_job_has_ended(session: Session) -> None:
-    job = session.job(printer(30_000_000), linger=0.2)
+    job = session.job(printer(30_000_000), linger=0.2, park_size=64 << 20)
     client = session.client()
     wait_for_size(session.folder / "out", 100_000)
     client.kill()
