@@ -51,7 +51,7 @@ def test_the_file_is_exact_after_many_deaths(session: Session, seed: int) -> Non
 
 def test_the_file_is_exact_where_clients_die_after_the_job_has_ended(session: Session) -> None:
     chance = random.Random(3)
-    job = session.job(printer(30_000_000), linger=0.1)
+    job = session.job(printer(30_000_000), linger=0.1, park_size=64 << 20)
     assert job.wait(60) == 0
     for _ in range(6):
         live_and_die(session, chance, after_start=True)

@@ -44,7 +44,7 @@ class JobSide:
         memory: int = 8 << 20,
         size: int = 0,
         key: bytes | None = None,
-        park_size: int = 1 << 30,
+        park_size: int | None = 1 << 30,
         lease: float = 30.0,
     ) -> None:
         self.codec = Codec(STREAM, key)
@@ -533,6 +533,19 @@ def test_the_newest_part_is_parked_where_all_is_too_much() -> None:
     assert spool == (0, lost)
     assert park[0] == lost
     assert late.text[1] == job.text[1][sum(park) :]
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_less_is_parked_of_what_nobody_watched(is_watched: bool) -> None:
+    job = JobSide(park_size=None, memory=32 << 20)
+    if is_watched:
+        job.producer.receive(begin_frame(new_client(), 1), 0)
+    block = random.Random(1).randbytes(65_536)  # no two chunks need differ
+    for _ in range(160):
+        job.print(1, block)
+    job.finish()
+    parked = sum(message.size for message in job.producer.park(1))
+    assert (parked > 10 << 20) if is_watched else (4 << 20 < parked <= 8 << 20)
 
 
 @pytest.mark.parametrize("key", [None, b"k" * 16])

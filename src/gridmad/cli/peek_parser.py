@@ -295,7 +295,9 @@ def _add_wrap(commands: Commands) -> None:
         "--linger", metavar="SECONDS", help="let a client have so long for the rest (default: 30)"
     )
     delivery.add_argument(
-        "--park", metavar="SIZE", help="then leave so much in the broker, for a day (default: 8M)"
+        "--park",
+        metavar="SIZE",
+        help="then leave so much in the broker, for a day (default: 64M, 8M if nobody watched)",
     )
     delivery.add_argument(
         "--lease",

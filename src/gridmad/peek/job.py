@@ -33,7 +33,6 @@ LOGGER = logging.getLogger(__name__)
 
 LINGER: Final = 30.0
 SPOOL_SIZE: Final = 1 << 30
-PARK_SIZE: Final = 8 << 20
 CLOSE: Final = 2.0
 """Seconds for good-bye to the broker."""
 HURRY: Final = 5.0
@@ -69,7 +68,8 @@ class JobOptions:
     spool_folder: Path | None = None
     spool_size: int = SPOOL_SIZE
     when_full: Literal["gap", "block"] = "gap"
-    park_size: int = PARK_SIZE
+    park_size: int | None = None
+    """What may be left in the broker; None: 64 MiB of a stream that was watched, or 8 MiB."""
     rate: int | None = None
     """Bytes a second to the broker."""
     redact: Sequence[bytes] = ()

@@ -45,6 +45,9 @@ UNAWARE: Final = 5.0
 """Seconds in which a client that was revoked may not take over: longer than it is silent."""
 MAX_ANSWERS: Final = 64
 """Answers that wait to be sent."""
+PARK_WATCHED: Final = 64 << 20
+PARK_UNWATCHED: Final = 8 << 20
+"""Bytes to leave in the broker: it holds them a day for every job that nobody watched, too."""
 NO_LIMIT: Final = 2**63 - 1
 
 
@@ -100,7 +103,7 @@ class Producer:
     """The job side's half of the protocol.
 
     `now` at construction belongs to `identity.began`; `park_size` bounds the bytes of frames
-    that are parked.
+    that are parked: where none is given, to less for a job that nobody has watched.
     """
 
     def __init__(
@@ -112,10 +115,12 @@ class Producer:
         *,
         lease: float = LEASE,
         interval: float = INTERVAL,
-        park_size: int = NO_LIMIT,
+        park_size: int | None = None,
     ) -> None:
         self.is_done = False
         """A client said that it has the whole stream."""
+        self.has_begun = False
+        """A client has had the stream."""
         self._identity = identity
         self._codec = codec
         # The roll call is for everybody, with the stream's key or without (section 6).
@@ -253,6 +258,7 @@ class Producer:
                 holder.starts[source] = offset
                 holder.cursors[source] = Cursor(number, offset, limit)
         self._holder = holder
+        self.has_begun = True
         self._next_alive = now + self._interval
 
     def _start(self, source: int, start: Start) -> int:
@@ -361,7 +367,10 @@ class Producer:
 
         Without a holder or whatever the credit (section 8).
         """
-        number = self._log.suffix(self._park_size)
+        size = self._park_size
+        if size is None:
+            size = PARK_WATCHED if self.has_begun else PARK_UNWATCHED
+        number = self._log.suffix(size)
         cursors = {
             source: Cursor(number, self._log.committed(source), NO_LIMIT)
             for source in self._identity.sources
