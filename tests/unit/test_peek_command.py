@@ -324,6 +324,27 @@ def test_a_line_after_silence_goes_at_once() -> None:
     assert sorted(delays)[10] < 0.025
 
 
+def test_the_command_goes_on_where_the_view_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its pipe is read on, and the output passed on: it is not killed by SIGPIPE."""
+    place = tmp_path / "out"
+    running = Reading(Output.to_file(place))
+
+    def fail(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(running.spool, "append", fail)
+    data = os.urandom(1 << 20) * 3
+    view = memoryview(data)
+    while view:
+        view = view[os.write(running.writing, view) :]
+    running.finish()
+    assert place.read_bytes() == data
+    assert running.intake.digest is None
+    assert "only passed on" in caplog.text
+
+
 def test_the_output_goes_on_to_where_it_goes(tmp_path: Path) -> None:
     place = tmp_path / "out"
     running = Reading(Output.to_file(place))

@@ -99,6 +99,10 @@ class Intake:
         self._append(length, frame)
         self.flush()
 
+    def give_up(self) -> None:
+        """What follows is not seen here: there is no digest of the whole."""
+        self._is_complete = False
+
     def finish(self) -> None:
         """The end of the source."""
         self._release()

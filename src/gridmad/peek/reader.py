@@ -114,11 +114,33 @@ class PipeReader(threading.Thread):
     def run(self) -> None:  # noqa: D102
         try:
             self._read()
+            self._intake.finish()
         except Exception:
-            LOGGER.exception("reading the command's output failed")
+            # The view has failed; the command goes on as without it.
+            LOGGER.exception("from here on the output is only passed on")
+            self._intake.give_up()
+            self._pass_on()
         finally:
             os.close(self._descriptor)
-            self._intake.finish()
+
+    def _pass_on(self) -> None:
+        """Read to the end for the output beside the view alone."""
+        room = memoryview(bytearray(1 << 16))
+        read_at = 0.0
+        while True:
+            try:
+                count = os.readv(self._descriptor, [room])
+            except BlockingIOError:
+                now = time.monotonic()
+                if self._is_over(now, read_at):
+                    return
+                self._wait(now, read_at)
+                continue
+            if not count:
+                return
+            read_at = time.monotonic()
+            if self._output is not None:
+                self._output.write(room[:count])
 
     def _read(self) -> None:
         intake, output, descriptor = self._intake, self._output, self._descriptor
