@@ -163,7 +163,8 @@ def _handshake(end: socket.socket, context: ssl.SSLContext, endpoint: Endpoint) 
             f"the certificate of {endpoint} is not accepted: {error.verify_message} "
             "(--ca FILE names the authority that signed it)"
         ) from None
-    except ssl.SSLError as error:
+    except (ssl.SSLError, TimeoutError) as error:
+        # ActiveMQ's plain port waits for the rest of what it takes for a frame.
         raise NotTlsError(
             f"{endpoint} does not speak TLS as we do ({_reason(error)}): "
             "is stomp:// meant, or another port?"
