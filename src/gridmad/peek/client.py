@@ -23,7 +23,7 @@ from gridmad.peek import notices
 from gridmad.peek.broker import Connection, Endpoint, Login, Role, expand
 from gridmad.peek.consumer import ACK_DELAY, Consumer, Control, Phase
 from gridmad.peek.errors import BrokerError, PeekError
-from gridmad.peek.file_output import NAMES, FileSink
+from gridmad.peek.file_output import FileSink
 from gridmad.peek.frame import Codec
 from gridmad.peek.inbox import Inbox
 from gridmad.peek.messages import Begin, Bye, Start
@@ -32,7 +32,7 @@ from gridmad.peek.reception import Event, Missing, Output, Placed
 from gridmad.peek.settlement import DATA, PARK, TOKEN, Settlement
 from gridmad.peek.sink import SinkOutput
 from gridmad.peek.stream import Destinations, new_client
-from gridmad.peek.terminal import Sink
+from gridmad.peek.terminal import NAMES, Sink
 
 __all__ = ["Client", "ClientOptions", "Outcome", "Sink", "watch"]
 

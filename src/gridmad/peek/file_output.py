@@ -18,12 +18,12 @@ from gridmad.errors import UsageError
 from gridmad.peek.digest import FileDigest
 from gridmad.peek.errors import JournalError
 from gridmad.peek.journal import SUFFIX, Journal, Position, Record
+from gridmad.peek.terminal import NAMES
 
 GATHER: Final = 1 << 18
 """Bytes that are written at once."""
 MAX_PIECES: Final = 512
 """Pieces that are written at once; the kernel takes 1,024."""
-NAMES: Final = {1: "stdout", 2: "stderr"}
 
 
 @contextlib.contextmanager

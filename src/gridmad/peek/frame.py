@@ -13,7 +13,7 @@ from typing import Final
 from gridmad import _chunk
 from gridmad._chunk import Frame
 from gridmad.errors import MissingDependencyError, UsageError
-from gridmad.peek.stream import valid_stream
+from gridmad.peek.stream import MAX_KEY, MIN_KEY, valid_stream
 
 __all__ = [
     "HEADER_LENGTH",
@@ -32,8 +32,6 @@ MAX_RAW: Final = _chunk.MAX_RAW
 """Bytes of a payload before compression."""
 MAX_BODY: Final = _chunk.MAX_BODY
 """Bytes of the frames of one STOMP message."""
-MIN_KEY: Final = 16
-MAX_KEY: Final = 64
 
 COMPRESS_FROM: Final = 512
 """Bytes from which on a chunk is compressed: below, LZ4 finds too little to be worth its call."""

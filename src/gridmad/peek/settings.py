@@ -36,8 +36,6 @@ MAX_FILE: Final = 1 << 20
 """Bytes of a configuration file."""
 MAX_SECRET: Final = 4096
 """Bytes of a file that holds a password."""
-MIN_KEY: Final = 16
-MAX_KEY: Final = 64
 PREFIX: Final = "MSGPEEK_"
 
 CONNECTION: Final = (
@@ -93,6 +91,8 @@ def read_secret(file: Path, limit: int, what: str) -> bytes:
 
 def read_key(file: Path) -> bytes:
     """A stream's key: 16 to 64 bytes as they are, or in hexadecimal digits; UsageError."""
+    from gridmad.peek.stream import MAX_KEY, MIN_KEY
+
     content = read_secret(file, 4 * MAX_KEY, "the key file")
     digits = content.strip()
     if re.fullmatch(rb"(?:[0-9A-Fa-f]{2})+", digits) and len(digits) >= 2 * MIN_KEY:

@@ -9,6 +9,9 @@ from gridmad.errors import UsageError
 
 STREAM: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 CLIENT: Final = re.compile(r"[0-9a-f]{32}")
+MIN_KEY: Final = 16
+MAX_KEY: Final = 64
+"""Bytes of a stream's key."""
 MAX_DESTINATION: Final = 255
 """Bytes of a destination: what every broker takes as the name of a queue."""
 
