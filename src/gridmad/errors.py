@@ -26,6 +26,10 @@ class TransientError(DriverError):
     """
 
 
+class NotSubmittedError(TransientError):
+    """The resource is out of reach, and has certainly not taken any of these jobs."""
+
+
 class UnknownHostError(DriverError):
     """The information system does not know this host (any more)."""
 

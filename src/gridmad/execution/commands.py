@@ -1,0 +1,144 @@
+"""Runs the command-line tools of a resource.
+
+What a driver that dies leaves running could still submit a job after its successor has looked
+for it.  So each tool has the driver's mark in its environment, and `end_leftovers` ends the
+tools of a dead driver.  A tool must not hand its environment on to a job.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from gridmad.driver import describe
+from gridmad.errors import DriverError, TransientError
+from gridmad.execution.processes import ProcessIdentity, members, send
+
+MARK: Final = "GRIDMAD_DRIVER"
+MAX_OUTPUT: Final = 64 << 20
+"""Bytes of a tool's output; more is a fault, and must not fill the memory."""
+_LEFTOVER_TIME: Final = 5.0
+_EXCERPT: Final = 300
+
+
+class Finished(NamedTuple):
+    """A command that has ended."""
+
+    exit_code: int
+    """Negative: the signal that ended it."""
+    output: bytes
+    errors: str
+    """What it said on stderr, in one line."""
+
+
+class Commands:
+    """Runs commands, at most `most` at a time, each for at most `seconds`."""
+
+    def __init__(
+        self, most: int = 4, seconds: float = 60.0, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._places = asyncio.Semaphore(most)
+        self._seconds = seconds
+        self._environment = {**os.environ, **(environment or {}), "LC_ALL": "C", MARK: own_mark()}
+        self.count = 0
+        """Commands that were run."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a command."""
+        return shutil.which(name, path=self._environment.get("PATH")) is not None
+
+    async def run(self, *words: str, given: bytes = b"") -> Finished:
+        """Run a command with `given` on its stdin.
+
+        Raises DriverError where there is no such command, TransientError where it does not end
+        in time or says too much.  Its exit code is the caller's business.
+        """
+        async with self._places:
+            self.count += 1
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *words,
+                    stdin=asyncio.subprocess.PIPE if given else asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    env=self._environment,
+                    start_new_session=True,
+                )
+            except BlockingIOError as error:
+                raise TransientError(f"{words[0]} cannot be run: {describe(error)}") from None
+            except OSError as error:
+                raise DriverError(f"{words[0]} cannot be run: {describe(error)}") from None
+            try:
+                async with asyncio.timeout(self._seconds):
+                    output, errors = await _communicate(process, given)
+            except TimeoutError:
+                raise TransientError(
+                    f"{words[0]} did not end within {self._seconds:g} seconds"
+                ) from None
+            except _TooMuch:
+                raise TransientError(f"{words[0]} printed more than {MAX_OUTPUT} bytes") from None
+            finally:
+                if process.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+            assert process.returncode is not None
+        text = " ".join(errors.decode("utf-8", "replace").split())
+        return Finished(process.returncode, output, text[:_EXCERPT])
+
+
+class _TooMuch(Exception):  # noqa: N818 - no error: a way out
+    """The command prints more than it may."""
+
+
+async def _communicate(process: asyncio.subprocess.Process, given: bytes) -> tuple[bytes, bytes]:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    if process.stdin is not None:
+        process.stdin.write(given)
+        process.stdin.close()
+    output, errors = await asyncio.gather(_read(process.stdout), _read(process.stderr))
+    await process.wait()
+    return output, errors
+
+
+async def _read(stream: asyncio.StreamReader) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while data := await stream.read(1 << 18):
+        size += len(data)
+        if size > MAX_OUTPUT:
+            raise _TooMuch
+        parts.append(data)
+    return b"".join(parts)
+
+
+def own_mark() -> str:
+    """This driver's process, as the mark of what it runs."""
+    return _mark(str(ProcessIdentity.of(os.getpid())))
+
+
+def _mark(owner: str) -> str:
+    return owner.replace("/", ":")
+
+
+def end_leftovers(owners: Collection[str]) -> None:
+    """End the tools that dead drivers of this machine left running.  Blocks, for seconds at
+    most; `owners` are their process identities as text.
+    """
+    marks: Sequence[bytes] = [f"{MARK}={_mark(owner)}".encode() for owner in owners]
+    if not marks:
+        return
+    until = time.monotonic() + _LEFTOVER_TIME
+    while time.monotonic() < until:
+        # -1 is nobody's session, so that only what carries a mark is found.
+        left = members({-1}, dict.fromkeys(marks, -1))[-1]
+        left = [process for process in left if process.pid != os.getpid()]
+        if not left:
+            return
+        for process in left:
+            send(process, signal.SIGKILL)
+        time.sleep(0.02)

@@ -1,0 +1,121 @@
+"""A job as text for /bin/sh, for resources that take a script.
+
+Where it runs: in `directory`, relative to $HOME; a relative executable is relative to that
+directory.  `file:` URLs are taken as paths.  An output that is a URL of another machine is
+kept beside the status file, where there is one, else dropped.  The environment is what the
+resource gives, then what the description says.
+
+At its end the job writes its exit code (128 + n after signal n), or in a line why it could not
+begin, into the status file: by that name only when it is whole.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from gridmad.errors import DriverError
+from gridmad.execution.description.model import JobDescription
+from gridmad.execution.model import JobState
+
+MAX_STATUS: Final = 4096
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_EXIT_CODE: Final = re.compile(r"[0-9]{1,3}")
+
+
+def quote(text: str) -> str:
+    """Text as one word of a shell, whatever is in it."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def payload(
+    job: JobDescription,
+    *,
+    status_file: str = "",
+    environment: Mapping[str, str] | None = None,
+    launcher: Sequence[str] = (),
+) -> str:
+    """Shell commands that run a job and exit with its exit code.
+
+    `launcher` is a command that gets the job's own command as further words.  Raises
+    DriverError for a job that no shell can run.
+    """
+    words = [quote(word) for word in (*launcher, _executable(job.executable), *job.arguments)]
+    lines = ["finish() {"]
+    if status_file:
+        # What a shell cannot write is no reason to fail: the resource tells the exit code too.
+        part = quote(f"{status_file}.part")
+        lines += [
+            f"  (umask 077; printf '%s\\n' \"$2\" >{part}) 2>/dev/null &&",
+            f"    mv -f {part} {quote(status_file)} 2>/dev/null",
+        ]
+    lines += ['  exit "$1"', "}"]
+    for name, value in {**(environment or {}), **job.environment}.items():
+        if not _NAME.fullmatch(name):
+            raise DriverError(f"{name!r} cannot be the name of a shell's environment variable")
+        lines.append(f"export {name}={quote(value)}")
+    lines.append('cd "$HOME" || finish 127 "the home directory $HOME cannot be entered"')
+    directory = _path("directory", job.directory)
+    if directory:
+        problem = quote(f"the directory {directory} cannot be entered")
+        lines.append(f"cd {quote(_operand(directory))} || finish 127 {problem}")
+    stdin = _path("stdin", job.stdin) or "/dev/null"
+    stdout = _output("stdout", job.stdout, status_file)
+    stderr = _output("stderr", job.stderr, status_file)
+    redirection = f">{quote(stdout)} " + ("2>&1" if stderr == stdout else f"2>{quote(stderr)}")
+    # In braces, so that a file that cannot be opened is an exit code and not the script's end.
+    lines += [
+        f"{{ {' '.join(words)}; }} <{quote(stdin)} {redirection}",
+        "code=$?",
+        'finish "$code" "$code"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def read_status(path: Path) -> JobState | None:
+    """What a job wrote into its status file; None where it has not.
+
+    Raises OSError where that cannot be known.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_STATUS).decode("utf-8", "replace").strip()
+    except FileNotFoundError:
+        return None
+    if _EXIT_CODE.fullmatch(text) and int(text) < 256:
+        return JobState.done(int(text))
+    return JobState.failed(text or "the job left an empty status file")
+
+
+def encode(script: str) -> bytes:
+    """A script as the shell shall read it: bytes that were not UTF-8 are what they were."""
+    return script.encode("utf-8", "surrogateescape")
+
+
+def _executable(value: str) -> str:
+    path = _path("executable", value)
+    return path if "/" in path else f"./{path}"
+
+
+def _operand(path: str) -> str:
+    """A path that `cd` takes for no option and looks for nowhere else."""
+    return path if path.startswith("/") else f"./{path}"
+
+
+def _output(name: str, value: str, status_file: str) -> str:
+    url = _URL.match(value)
+    if url is not None and url[1].lower() != "file":
+        return f"{status_file}.{name}" if status_file else "/dev/null"
+    return _path(name, value) or "/dev/null"
+
+
+def _path(name: str, value: str) -> str:
+    url = _URL.match(value)
+    if url is None:
+        return value
+    host, slash, path = value[url.end() :].partition("/")
+    if url[1].lower() != "file" or host not in ("", "localhost") or not slash:
+        raise DriverError(f"the {name} {value} is not on the resource")
+    return f"/{path}"

@@ -1,0 +1,123 @@
+"""A resource that runs jobs: what a back end of the engine implements.
+
+A back end is one small file: a class that knows how to speak with one kind of resource,
+and `DRIVER = driver_of(TheClass)`.  It keeps no jobs, waits for nothing and retries nothing;
+all that is the engine's (see gridmad.execution.engine).
+
+Its methods get many jobs of one endpoint at a time.  An endpoint is where a resource is
+reached: a cluster, a gatekeeper, a host.  Each endpoint is followed by itself, so that one
+that is down does not hold up the others.
+"""
+
+import argparse
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+from gridmad.errors import DriverError
+from gridmad.execution.contact import GROUP_LENGTH
+from gridmad.execution.model import JobState, Submission
+
+JobId: TypeAlias = str
+"""A resource's own id of a job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A job to submit, under a tag by which it can be found on the resource."""
+
+    tag: str
+    submission: Submission
+
+    @property
+    def group(self) -> str:
+        """What the tags of all tasks of one call share."""
+        return self.tag[:GROUP_LENGTH]
+
+    @property
+    def number(self) -> int:
+        """Which of its group it is; from 0."""
+        return int(self.tag[GROUP_LENGTH:], 16)
+
+
+class Resource(ABC):
+    """A kind of resource.
+
+    Every method may raise a TransientError for an endpoint that is out of reach or slow: what
+    was last known then still holds, and the engine tries again, with growing pauses.  Raised by
+    `submit`, it says that nobody knows which of the jobs were taken, and the engine looks for
+    them by their tags; NotSubmittedError says that none was.
+    """
+
+    scheme: ClassVar[str]
+    """Of its contacts, and the name of its folder for state; lower-case letters and digits."""
+    summary: ClassVar[str]
+    """One line for --help."""
+    chunk: ClassVar[int] = 200
+    """Jobs of one `submit` at most ..."""
+    submitters: ClassVar[int] = 1
+    """... and how many of these may be under way at once for an endpoint."""
+    looks: ClassVar[bool] = False
+    """It has a `look`."""
+
+    report: Callable[[str, JobId, JobState], None]
+    """Tells a state that the resource told by itself: `report(endpoint, job, state)`; set by the
+    engine before `start`, and called from the event loop.  Jobs it does not know are ignored."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+
+    @classmethod
+    def add_options(cls, parser: argparse.ArgumentParser) -> None:
+        """Declare the resource's own options."""
+
+    async def start(self) -> None:
+        """Get ready; the place to import a library.  As Driver.start."""
+
+    async def stop(self) -> None:
+        """Leave nothing behind but jobs.  As Driver.stop."""
+
+    def endpoint(self, submission: Submission) -> str:
+        """Where a job is to be submitted; by default the host that gwd named.
+
+        Raises DriverError for one that cannot be.
+        """
+        return submission.host
+
+    @abstractmethod
+    async def submit(self, endpoint: str, tasks: Sequence[Task]) -> Sequence[JobId | DriverError]:
+        """Submit jobs: the id of each, or why it was refused.
+
+        Each must be findable by its tag from the moment on that the resource took it, but for
+        a resource with two phases, which drops jobs that nobody commits.
+        """
+
+    async def commit(self, endpoint: str, jobs: Mapping[JobId, str]) -> None:
+        """The second phase of a submission, where a resource has one: the ids of `jobs` (with
+        their tags) were written down, so now they may run.
+        """
+
+    @abstractmethod
+    async def query(self, endpoint: str, jobs: Mapping[JobId, str]) -> Mapping[JobId, JobState]:
+        """The states of jobs (given with their tags), by as few questions as can be.
+
+        Those that the resource does not know, or knows under another tag, are left out.  A job
+        that ended must not be left out before its exit code was sought wherever it may be had.
+        """
+
+    async def look(self, endpoint: str, jobs: Mapping[JobId, str]) -> Mapping[JobId, JobState]:
+        """What can be known of jobs without asking the resource (as a file that they leave at
+        their end).  Called every second or so while there are jobs, where `looks` says so.
+        """
+        return {}
+
+    @abstractmethod
+    async def cancel(
+        self, endpoint: str, jobs: Mapping[JobId, str]
+    ) -> Mapping[JobId, DriverError | None]:
+        """Begin to end jobs.  One that has ended or is unknown is no error; left out is None."""
+
+    @abstractmethod
+    async def find(self, endpoint: str, tags: Collection[str]) -> Mapping[str, JobId]:
+        """The ids of jobs by their tags, ended ones too as long as the resource knows them."""
