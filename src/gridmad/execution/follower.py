@@ -148,11 +148,11 @@ class Follower:
     async def _follow_all(self) -> None:
         while self._jobs or self._waiters:
             now = time.monotonic()
-            pause = self._link.pause
+            pause = self._link.pause("query")
             if pause > 0:
                 # Nobody waits for an endpoint that fails.
                 waiters, self._waiters = self._waiters, []
-                _answer(waiters, TransientError(self._link.trouble))
+                _answer(waiters, TransientError(self._link.trouble("query")))
             wait = max(self._due - now, self._questions.wait(now), pause)
             if wait <= 0:
                 await self._ask(now)
@@ -172,7 +172,9 @@ class Follower:
         try:
             states: Mapping[JobId, JobState] = {}
             if asked:
-                states = await self._link.call(self._resource.query(self._link.endpoint, asked))
+                states = await self._link.call(
+                    "query", self._resource.query(self._link.endpoint, asked)
+                )
         except TransientError as error:
             _answer(waiters, error)
             return
@@ -218,9 +220,13 @@ class Follower:
 
     async def _cancel_all(self) -> None:
         while jobs := self._uncancelled():
-            await asyncio.sleep(self._link.pause)
+            await asyncio.sleep(self._link.pause("cancel"))
             try:
-                outcomes = await self._link.call(self._resource.cancel(self._link.endpoint, jobs))
+                outcomes = await self._link.call(
+                    "cancel",
+                    self._resource.cancel(self._link.endpoint, jobs),
+                    outcomes=lambda answers: answers.values(),
+                )
             except TransientError:
                 continue
             now = time.monotonic()
@@ -228,7 +234,6 @@ class Follower:
                 outcome = outcomes.get(job_id)
                 job = self._jobs.get(job_id)
                 if isinstance(outcome, TransientError):
-                    self._link.failed(outcome)
                     continue
                 if outcome is not None:
                     log.error("%s cannot be cancelled: %s", job_id, outcome)

@@ -112,7 +112,7 @@ class Submitter:
         while self._orders:
             now = time.monotonic()
             self._drop_expired(now)
-            pause = self._link.pause
+            pause = self._link.pause("submit")
             orders = self._take(now) if pause == 0 else []
             if not orders:
                 await self._wait(name, max(pause, self._rate.wait(now)), self._orders)
@@ -158,11 +158,20 @@ class Submitter:
         outcomes: Sequence[JobId | DriverError]
         try:
             outcomes = await self._link.call(
-                self._resource.submit(endpoint, tasks), is_refusable=True
+                "submit",
+                self._outcomes(tasks),
+                is_refusable=True,
+                outcomes=iter,
             )
         except DriverError as error:
             outcomes = [error] * len(orders)
         await self._sort(tags, orders, outcomes)
+
+    async def _outcomes(self, tasks: Sequence[Task]) -> Sequence[JobId | DriverError]:
+        outcomes = await self._resource.submit(self._link.endpoint, tasks)
+        if len(outcomes) != len(tasks):
+            raise ValueError(f"{len(outcomes)} outcomes for {len(tasks)} jobs")
+        return outcomes
 
     async def _sort(
         self, tags: Sequence[str], orders: Sequence[Order], outcomes: Sequence[JobId | DriverError]
@@ -189,10 +198,8 @@ class Submitter:
         await self._record([job for _, job in submitted], forgotten)
         for order, error in refused:
             order.answer(error)
-        if again or doubts:
-            trouble = next(one for one in outcomes if isinstance(one, TransientError))
-            self._link.failed(trouble)
-            self._orders.extendleft(reversed(again))
+        self._orders.extendleft(reversed(again))
+        if doubts:
             self.resolve(doubts)
         await self._begin(submitted)
 
@@ -213,9 +220,10 @@ class Submitter:
             return
         try:
             await self._link.call(
+                "commit",
                 self._resource.commit(
                     self._link.endpoint, {job.name.job: job.name.tag for job in jobs}
-                )
+                ),
             )
         except TransientError as error:
             # Those that the resource then drops are told to have failed.
@@ -236,7 +244,7 @@ class Submitter:
         while self._doubts:
             now = time.monotonic()
             self._give_up(now)
-            pause = self._link.pause
+            pause = max(self._link.pause("find"), self._link.pause("cancel"))
             if pause > 0:
                 orders = [doubt.order for doubt in self._doubts if doubt.order]
                 await self._wait("resolver", pause, orders)
@@ -263,7 +271,9 @@ class Submitter:
         found = {doubt.tag: doubt.job for doubt in doubts if doubt.job}
         tags = [doubt.tag for doubt in doubts if not doubt.job]
         if tags:
-            found.update(await self._link.call(self._resource.find(self._link.endpoint, tags)))
+            found.update(
+                await self._link.call("find", self._resource.find(self._link.endpoint, tags))
+            )
         return found
 
     def _give_up(self, now: float) -> None:
@@ -285,10 +295,16 @@ class Submitter:
         }
         if unwanted:
             log.warning("jobs that nobody wants any more are ended: %s", ", ".join(unwanted))
-            outcomes = await self._link.call(self._resource.cancel(self._link.endpoint, unwanted))
-            for outcome in outcomes.values():
+            outcomes = await self._link.call(
+                "cancel",
+                self._resource.cancel(self._link.endpoint, unwanted),
+                outcomes=lambda answers: answers.values(),
+            )
+            for job_id, outcome in outcomes.items():
                 if isinstance(outcome, TransientError):
-                    raise self._link.failed(outcome)
+                    raise outcome
+                if outcome is not None:
+                    log.error("%s cannot be ended: %s", job_id, outcome)
 
     async def _settle(self, doubts: Sequence[Doubt], found: Mapping[str, JobId]) -> None:
         """Take over what is ordered and there, submit what is not."""
