@@ -603,6 +603,95 @@ def test_what_is_no_contact_of_ours_is_unknown(site: Site, state: Path) -> None:
     play(site, state, scene)
 
 
+def test_a_job_that_gwd_recovered_is_not_ended_though_its_record_failed(
+    site: Site, state: Path, rsl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full between the intent and the record: gwd has a contact, the journal none."""
+    monkeypatch.setattr(engine, "WANTED_TIME", 0.2)
+    contacts: dict[int, str] = {}
+
+    async def first(session: Session) -> None:
+        def fail(*_: object) -> None:
+            raise DriverError("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(journal.Journal, "record", fail)
+            contacts.update(await submit(session, rsl, 1))
+
+    async def second(session: Session) -> None:
+        assert await session.ask(f"RECOVER 1 {contacts[1]} -\n") == ["RECOVER 1 SUCCESS PENDING"]
+        assert await session.silence(0.5) == ""
+        assert site.cancelled == []
+
+    async def third(session: Session) -> None:
+        await session.ask("CANCEL 1 - -\n")
+        assert await told(session) == ["1 SUCCESS DONE:143"]
+
+    play(site, state, first)
+    die(monkeypatch)
+    play(site, state, second)
+    play(site, state, third)
+
+
+def test_a_job_of_which_gwd_says_nothing_is_followed_and_not_taken_for_a_later_one(
+    site: Site, state: Path, rsl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gwd that was started anew without its jobs gives their ids to others after a while."""
+    monkeypatch.setattr(engine, "WANTED_TIME", 0.1)
+
+    async def first(session: Session) -> None:
+        await submit(session, rsl, 1)
+
+    async def second(session: Session) -> None:
+        asked = site.calls["query"]
+        await until(lambda: site.calls["query"] > asked)
+        assert job_of((await submit(session, rsl, 1))[1]) == "1"
+        assert site.cancelled == []
+        site.states["0"] = JobState.done(0)
+        assert await session.silence(0.3) == "", "what became of the old one is nobody's business"
+
+    play(site, state, first)
+    die(monkeypatch)
+    play(site, state, second)
+
+
+def test_an_id_that_the_resource_gives_again_is_another_job(
+    site: Site, state: Path, rsl: Path
+) -> None:
+    """Its own records are lost, and it counts from the beginning."""
+
+    async def scene(session: Session) -> None:
+        await submit(session, rsl, 1)
+        site.states["0"] = ACTIVE
+        assert await told(session) == ["1 SUCCESS ACTIVE"]
+        site.states.clear()
+        contact = (await submit(session, rsl, 2))[2]
+        assert job_of(contact) == "0"
+        assert await told(session) == ["1 SUCCESS DONE"]
+        assert await session.ask("POLL 2 - -\n") == ["POLL 2 SUCCESS PENDING"]
+        site.states["0"] = JobState.done(4)
+        assert await told(session) == ["2 SUCCESS DONE:4"]
+
+    play(site, state, scene)
+
+
+def test_what_gwd_asks_of_a_job_is_never_done_to_another_that_has_its_id(
+    site: Site, state: Path, rsl: Path
+) -> None:
+    old = str(JobName("fickle", "host", "0", new_tags(1)[0]))
+
+    async def scene(session: Session) -> None:
+        contact = (await submit(session, rsl, 1))[1]
+        assert job_of(contact) == "0"
+        assert await session.ask(f"RECOVER 2 {old} -\n") == ["RECOVER 2 SUCCESS PENDING"]
+        assert (await session.ask("CANCEL 2 - -\n"))[0].startswith("CANCEL 2 FAILURE ")
+        site.states["0"] = JobState.done(0)
+        assert await told(session) == ["1 SUCCESS DONE:0"]
+        assert site.cancelled == []
+
+    play(site, state, scene)
+
+
 # ---------------------------------------------------------------- all at once
 
 

@@ -92,7 +92,12 @@ class Follower:
 
     def follow(self, jobs: Sequence[Job]) -> None:
         """Follow jobs from here on."""
-        self._jobs.update((job.name.job, job) for job in jobs)
+        for job in jobs:
+            before = self._jobs.get(job.name.job)
+            if before is not None and before.name != job.name:
+                # The resource gives the id again: it has forgotten the job that had it.
+                self._lose([before])
+            self._jobs[job.name.job] = job
         self._hasten(HASTE)
 
     async def refresh(self) -> None:
@@ -200,7 +205,7 @@ class Follower:
 
     def _note_missing(self, job_ids: Sequence[JobId], now: float) -> None:
         """The resource did not know these jobs."""
-        gone: dict[JobId, JobState] = {}
+        gone: list[Job] = []
         for job_id in job_ids:
             job = self._jobs.get(job_id)
             if job is None:
@@ -211,10 +216,17 @@ class Follower:
             if job.misses < MISSES or now < job.missed_at + MISS_TIME:
                 self._due = min(self._due, now + MISS_TIME / (MISSES - 1))
                 continue
+            gone.append(job)
+        self._lose(gone)
+
+    def _lose(self, jobs: Sequence[Job]) -> None:
+        states: dict[JobId, JobState] = {}
+        for job in jobs:
             log.warning("%s: %s", job.contact, VANISHED)
             # What ran has most likely ended, and the job's own files tell how.
-            gone[job_id] = JobState.done(None) if job.may_have_run else JobState.failed(VANISHED)
-        self.note(gone)
+            ended = JobState.done(None) if job.may_have_run else JobState.failed(VANISHED)
+            states[job.name.job] = ended
+        self.note(states)
 
     # ------------------------------------------------------------ ending
 
