@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridmad.errors import DriverError, NotSubmittedError, TransientError
-from gridmad.execution import engine, follower, journal, link
+from gridmad.execution import engine, follower, journal, link, submitter
 from gridmad.execution.contact import JobName, new_tags
 from gridmad.execution.engine import driver_of
 from gridmad.execution.model import ACTIVE, PENDING, JobState
@@ -263,6 +263,52 @@ def test_there_is_room_for_a_number_of_jobs(site: Site, state: Path, rsl: Path) 
         assert await submit(session, rsl, 4) == {4: "2 jobs are there already (--max-jobs)"}
 
     play(site, state, scene, "--max-jobs 2 --deadline 1")
+
+
+def test_nothing_turns_while_there_is_no_room(
+    site: Site, state: Path, rsl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = Counter[str]()
+    take = submitter.Submitter._take
+
+    def count(self: submitter.Submitter, now: float) -> list[submitter.Order]:
+        turns["take"] += 1
+        return take(self, now)
+
+    monkeypatch.setattr(submitter.Submitter, "_take", count)
+
+    async def scene(session: Session) -> None:
+        await submit(session, rsl, 1)
+        session.send(f"SUBMIT 2 host {rsl}\nSUBMIT 3 host {rsl}\n")
+        assert await session.silence(0.1) == ""
+        before = turns["take"]
+        assert await session.silence(0.3) == ""
+        assert turns["take"] - before <= 2
+        site.states["0"] = JobState.done(0)
+        assert {line.split()[0] for line in await session.lines(2)} == {"CALLBACK", "SUBMIT"}
+
+    play(site, state, scene, "--max-jobs 1")
+
+
+def test_a_state_that_the_resource_tells_before_the_job_is_committed_is_not_lost(
+    site: Site, state: Path, rsl: Path
+) -> None:
+    async def scene(session: Session) -> None:
+        resource = session.service.driver._resource  # type: ignore[attr-defined]
+
+        async def commit(endpoint: str, jobs: Mapping[JobId, str]) -> None:
+            for job_id in jobs:
+                resource.report(endpoint, job_id, JobState.done(6))
+                del site.states[job_id]
+            await asyncio.sleep(0)
+
+        resource.commit = commit
+        session.send(f"SUBMIT 1 host {rsl}\n")
+        first, second = await session.lines(2)
+        assert first.startswith("SUBMIT 1 SUCCESS fickle://")
+        assert second == "CALLBACK 1 SUCCESS DONE:6"
+
+    play(site, state, scene)
 
 
 # ---------------------------------------------------------------- trouble

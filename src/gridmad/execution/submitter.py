@@ -101,18 +101,21 @@ class Submitter:
     # ------------------------------------------------------------ orders
 
     def _work(self) -> None:
-        """Have one more submitter at work, if there is something to do for it."""
-        for number in range(self._resource.submitters):
+        """Have one more submitter at work, if there is something to do for it; those that wait
+        look again.
+        """
+        for number in range(self._resource.submitters if self._orders else 0):
             name = f"submitter {number}"
-            if self._orders and not self._link.is_at_work(name):
-                self._link.work(name, lambda name=name: self._submit_all(name))  # type: ignore[misc]
+            is_enough = not self._link.is_at_work(name)
+            self._link.work(name, lambda name=name: self._submit_all(name))  # type: ignore[misc]
+            if is_enough:
                 return
 
     async def _submit_all(self, name: str) -> None:
         while self._orders:
             now = time.monotonic()
             self._drop_expired(now)
-            pause = self._link.pause("submit")
+            pause = self._link.pause("submit") if self._has_room() else math.inf
             orders = self._take(now) if pause == 0 else []
             if not orders:
                 await self._wait(name, max(pause, self._rate.wait(now)), self._orders)
@@ -123,6 +126,7 @@ class Submitter:
                 await self._submit(orders)
             finally:
                 self._under_way -= len(orders)
+            self._work()
 
     def _drop_expired(self, now: float) -> None:
         expired = [order for order in self._orders if order.expires <= now]
@@ -131,15 +135,24 @@ class Submitter:
         for order in expired:
             order.answer(order.trouble or TransientError("it could not be submitted in time"))
 
+    @property
+    def _room(self) -> int:
+        return self._link.limits.max_jobs - len(self._follower) - self._under_way
+
+    def _has_room(self) -> bool:
+        """Whether another job may be there.  If not, the orders know why they wait, until one
+        that ends wakes a submitter.
+        """
+        if self._room > 0:
+            return True
+        text = f"{self._link.limits.max_jobs} jobs are there already (--max-jobs)"
+        for order in self._orders:
+            order.trouble = TransientError(text)
+        return False
+
     def _take(self, now: float) -> list[Order]:
         """The next chunk, as far as the limits let it through."""
-        most_jobs = self._link.limits.max_jobs
-        room = most_jobs - len(self._follower) - self._under_way
-        if room <= 0:
-            for order in self._orders:
-                order.trouble = TransientError(f"{most_jobs} jobs are there already (--max-jobs)")
-            return []
-        most = min(room, self._resource.chunk, len(self._orders))
+        most = min(self._room, self._resource.chunk, len(self._orders))
         return [self._orders.popleft() for _ in range(self._rate.take(now, most))]
 
     async def _submit(self, orders: Sequence[Order]) -> None:
@@ -214,10 +227,14 @@ class Submitter:
         await self._ledger.record([Started(job.name.tag, job.contact) for job in jobs], forgotten)
 
     async def _begin(self, submitted: Sequence[tuple[Order, Job]]) -> None:
-        """Jobs are there, and written down: let them run, answer, and follow them."""
+        """Jobs are there, and written down: answer, follow them, and let them run."""
         jobs = [job for _, job in submitted]
         if not jobs:
             return
+        for order, job in submitted:
+            order.answer(job.contact)
+        # Before they may run: the resource may tell the end of one at once, and only once.
+        self._follower.follow(jobs)
         try:
             await self._link.call(
                 "commit",
@@ -228,9 +245,6 @@ class Submitter:
         except TransientError as error:
             # Those that the resource then drops are told to have failed.
             log.error("jobs are not committed: %s", error)
-        for order, job in submitted:
-            order.answer(job.contact)
-        self._follower.follow(jobs)
 
     async def _wait(self, name: str, seconds: float, orders: Iterable[Order]) -> None:
         """Wait, but not beyond the time when one of the orders is to be answered."""
