@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.gwd import Family, Player
-from tests.services import glue, slapd
+from tests.services import arc, glue, slapd
 from tests.services.required import skip_without
 
 FAMILY_OF_PREFIX: dict[str, Family] = {
@@ -110,6 +110,10 @@ class Subject:
     """Without arguments it refuses to run."""
     has_hosts: bool = True
     moves_files: bool = True
+    jobs: int = 200
+    """How many of them it can run while a test waits."""
+    is_slow: bool = False
+    """Its tests are of the second lane, `make test-grid`."""
     given_arguments: str | None = None
 
     @property
@@ -172,6 +176,10 @@ def staging_url(site: Site) -> None:
     site.arguments = "-u gsiftp://localhost:2811"
 
 
+def compute_element(site: Site) -> None:
+    site.arguments = f"{arc.shared().arguments} --home {site.home}"
+
+
 SUBJECTS = [
     Subject("gw_im_mad_static", host_list, needs_arguments=True),
     Subject("gw_im_mad_local"),
@@ -184,6 +192,7 @@ SUBJECTS = [
         has_hosts=False,
     ),
     Subject("gw_em_mad_fork"),
+    Subject("gw_em_mad_arc", compute_element, jobs=10, is_slow=True),
     Subject("gw_tm_mad_local"),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
 ]
@@ -203,6 +212,7 @@ def chosen(name: str | None, arguments: str | None) -> list[Subject]:
             has_hosts=not known or known[0].has_hosts,
             moves_files=not known or known[0].moves_files,
             needs_arguments=bool(known) and known[0].needs_arguments,
+            jobs=known[0].jobs if known else Subject.jobs,
             given_arguments=arguments,
         )
     ]

@@ -410,7 +410,7 @@ def test_a_pre_wrapper_and_its_job_have_one_id_and_one_file(site: Site) -> None:
 
 @execution
 def test_hundreds_of_jobs_between_polls(site: Site) -> None:
-    count = 200
+    count = site.subject.jobs
     requests = []
     for job in range(count):
         description = site.description(str(job), "/bin/true")
