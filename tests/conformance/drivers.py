@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.gwd import Family, Player
-from tests.services import arc, glue, slapd
+from tests.services import arc, glue, slapd, slurm
 from tests.services.required import skip_without
 
 FAMILY_OF_PREFIX: dict[str, Family] = {
@@ -114,6 +114,8 @@ class Subject:
     """How many of them it can run while a test waits."""
     is_slow: bool = False
     """Its tests are of the second lane, `make test-grid`."""
+    submits_once: bool = True
+    """A job that a killed driver had begun is not run again."""
     given_arguments: str | None = None
 
     @property
@@ -172,6 +174,12 @@ def dead_directory(site: Site) -> None:
     site.arguments = f"-s 127.0.0.1:{slapd._free_port()} --deadline 3 --timeout 2"
 
 
+def cluster(site: Site) -> None:
+    environment = slurm.shared().environment
+    site.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in environment.items()))
+    site.arguments = "--interval 0.3 --settle 0.3"
+
+
 def staging_url(site: Site) -> None:
     site.arguments = "-u gsiftp://localhost:2811"
 
@@ -191,8 +199,9 @@ SUBJECTS = [
         needs_arguments=True,
         has_hosts=False,
     ),
-    Subject("gw_em_mad_fork"),
+    Subject("gw_em_mad_fork", submits_once=False),
     Subject("gw_em_mad_arc", compute_element, jobs=10, is_slow=True),
+    Subject("gw_em_mad_slurm", cluster),
     Subject("gw_tm_mad_local"),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
 ]
@@ -211,6 +220,7 @@ def chosen(name: str | None, arguments: str | None) -> list[Subject]:
             known[0].prepare if known else lambda site: None,
             has_hosts=not known or known[0].has_hosts,
             moves_files=not known or known[0].moves_files,
+            submits_once=not known or known[0].submits_once,
             needs_arguments=bool(known) and known[0].needs_arguments,
             jobs=known[0].jobs if known else Subject.jobs,
             given_arguments=arguments,
