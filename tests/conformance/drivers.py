@@ -114,6 +114,8 @@ class Subject:
     """How many of them it can run while a test waits."""
     is_slow: bool = False
     """Its tests are of the second lane, `make test-grid`."""
+    ends_processes: bool = True
+    """Its server ends all processes of a cancelled job, as batch systems do."""
     submits_once: bool = True
     """A job that a killed driver had begun is not run again."""
     given_arguments: str | None = None
@@ -200,7 +202,7 @@ SUBJECTS = [
         has_hosts=False,
     ),
     Subject("gw_em_mad_fork", submits_once=False),
-    Subject("gw_em_mad_arc", compute_element, jobs=10, is_slow=True),
+    Subject("gw_em_mad_arc", compute_element, jobs=10, is_slow=True, ends_processes=False),
     Subject("gw_em_mad_slurm", cluster),
     Subject("gw_tm_mad_local"),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
@@ -223,6 +225,7 @@ def chosen(name: str | None, arguments: str | None) -> list[Subject]:
             submits_once=not known or known[0].submits_once,
             needs_arguments=bool(known) and known[0].needs_arguments,
             jobs=known[0].jobs if known else Subject.jobs,
+            ends_processes=not known or known[0].ends_processes,
             given_arguments=arguments,
         )
     ]

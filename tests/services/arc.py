@@ -92,7 +92,7 @@ alias = test
 hostname = localhost
 
 [queue:fork]
-comment = the only one
+allowaccess = all
 """
 IS_ROOT = os.geteuid() == 0
 KEEP_RUNNING = """\
@@ -149,10 +149,15 @@ class Arc:
         return f"localhost:{self.port}"
 
     @property
+    def url(self) -> str:
+        """What --url takes."""
+        return f"https://{{host}}:{self.port}/arex"
+
+    @property
     def arguments(self) -> str:
         """What gw_em_mad_arc has to be told."""
         return (
-            f"--url https://{{host}}:{self.port}/arex --ca {self.authority.certificates}"
+            f"--url {self.url} --ca {self.authority.certificates}"
             f" --credential-file {self.proxy} --interval 1"
         )
 

@@ -44,6 +44,8 @@ _LRMS_ERROR: Final = re.compile(r"LRMS error: \((-?[0-9]{1,9})\)")
 _UNFIT: Final = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _STAGED: Final = {"stdin": ("<", 3), "stdout": (">", 4), "stderr": (">", 5)}
 """How a staged file of the session directory is opened, and as which descriptor."""
+_CLOSED: Final = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-\n"
+"""What A-REX's own script has open is none of the job's business."""
 _AT_HOME: Final = """\
 home=$(getent passwd "$(id -u)" | cut -d : -f 6)
 if [ -d "$home" ]; then HOME=$home; export HOME; fi
@@ -142,7 +144,7 @@ def _add_resources(root: ET.Element, job: JobDescription, queue: str) -> None:
 
 def _command(job: JobDescription, home: str) -> str:
     """One line for `sh -c` without anything that A-REX would expand."""
-    lines = []
+    lines = [_CLOSED]
     is_joined = job.stderr == job.stdout
     for name in _staged(job):
         redirection, descriptor = _STAGED[name]

@@ -1,0 +1,240 @@
+"""gw_em_mad_arc on a real A-REX."""
+
+import argparse
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gridmad.errors import DriverError, NotSubmittedError, TransientError
+from gridmad.execution.arc import Arc
+from gridmad.execution.contact import new_tags
+from gridmad.execution.description.model import JobDescription
+from gridmad.execution.model import JobState, Submission
+from gridmad.execution.resource import Task
+from tests.conformance.drivers import Site, Subject, compute_element
+from tests.conformance.gwd import Player
+from tests.services import arc
+from tests.services.grid_pki import replace
+
+pytestmark = pytest.mark.grid
+
+PATIENCE = 60.0
+"""Seconds for a job, on a busy machine."""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with Subject("gw_em_mad_arc", compute_element).site(tmp_path) as site:
+        yield site
+
+
+def submit(gwd: Player, *descriptions: Path) -> list[str]:
+    """Submit jobs, numbered from 1; the answers in their order."""
+    lines = [f"SUBMIT {job} localhost {path}" for job, path in enumerate(descriptions, 1)]
+    answers = gwd.ask_and_wait(*lines, seconds=PATIENCE)
+    return sorted(answers, key=lambda line: int(line.split()[1]))
+
+
+def end_of(gwd: Player, job: int) -> str:
+    gwd.wait(lambda: gwd.has_ended(job), f"the end of job {job} is not told", PATIENCE)
+    return gwd.last_state(job)
+
+
+def waiting_job(site: Site, name: str = "1", code: int = 5) -> tuple[Path, Path]:
+    """A job that runs until something is written into the second path."""
+    gate = site.folder / f"gate{name}"
+    os.mkfifo(gate)
+    return site.script(name, f"read line < {gate}; exit {code}"), gate
+
+
+def test_states_and_exit_codes(site: Site) -> None:
+    waiting, gate = waiting_job(site, "5")
+    with site.play() as gwd:
+        gwd.initialise()
+        answers = submit(
+            gwd,
+            site.script("1", "exit 0"),
+            site.script("2", "exit 3"),
+            site.script("3", "kill -9 $$"),
+            site.description("4", "/no/such/program"),
+            waiting,
+            site.script("6", "sleep 300"),
+        )
+        assert all(" SUCCESS arc://localhost/" in line for line in answers)
+        gwd.ask("CANCEL 6 - -")
+        gwd.wait(lambda: gwd.last_state(5) == "ACTIVE", "it is not seen to run", PATIENCE)
+        gate.write_text("go\n")
+        ends = [end_of(gwd, job) for job in range(1, 7)]
+    assert ends == ["DONE:0", "DONE:3", "DONE:137", "DONE:127", "DONE:5", "DONE:143"]
+    for states in gwd.told.values():
+        assert set(states[:-1]) <= {"PENDING", "ACTIVE"}
+
+
+def test_what_arc_has_not_is_refused_and_the_others_run(site: Site) -> None:
+    with site.play() as gwd:
+        gwd.initialise()
+        unknown, project, good = submit(
+            gwd,
+            site.write("queue", '&(executable="/bin/true")(queue="nosuch")'),
+            site.write("project", '&(executable="/bin/true")(project="p")'),
+            site.write("good", '&(executable="/bin/sh")(arguments="-c" "exit $CODE")'
+                       '(environment=(CODE 4))(queue="fork")(maxWallTime=5)(maxMemory=100)'),
+        )  # fmt: skip
+        assert unknown.startswith("SUBMIT 1 FAILURE Requested queue nosuch is not allowed")
+        assert project == "SUBMIT 2 FAILURE ARC has no projects"
+        assert good.startswith("SUBMIT 3 SUCCESS ")
+        assert end_of(gwd, 3) == "DONE:4"
+
+
+def test_a_server_that_is_down_for_a_while_loses_no_job(site: Site) -> None:
+    first, gate = waiting_job(site)
+    with site.play() as gwd:
+        gwd.initialise()
+        submit(gwd, first)
+        gwd.wait(lambda: gwd.last_state(1) == "ACTIVE", "it is not seen to run", PATIENCE)
+        with arc.shared().rest_stopped():
+            gwd.ask(f"SUBMIT 2 localhost {site.script('2', 'exit 6')}")
+            gate.write_text("go\n")
+            time.sleep(1.5)
+            gwd.ask("POLL 1 - -")
+            gwd.wait(lambda: gwd.answers[-1] == "POLL 1 SUCCESS ACTIVE", "POLL is not answered")
+        assert end_of(gwd, 1) == "DONE:5"
+        gwd.settle(PATIENCE)
+        assert end_of(gwd, 2) == "DONE:6"
+
+
+def timers(gwd: Player) -> int:
+    return sum(line.startswith("TIMER - SUCCESS Credential is valid") for line in gwd.answers)
+
+
+def test_with_an_expired_proxy_jobs_keep_their_states_until_it_is_renewed(site: Site) -> None:
+    server = arc.shared()
+    proxy = site.folder / "proxy"
+    expired = server.authority.proxy(server.alice, "expired", days=-1).proxy.read_bytes()
+    replace(proxy, server.proxy.read_bytes())
+    site.arguments = site.arguments.replace(str(server.proxy), str(proxy))
+    job, gate = waiting_job(site)
+    with site.play() as gwd:
+        gwd.initialise()
+        submit(gwd, job)
+        gwd.wait(lambda: gwd.last_state(1) == "ACTIVE", "it is not seen to run", PATIENCE)
+        assert timers(gwd) == 1
+        replace(proxy, expired)
+        gate.write_text("go\n")
+        gwd.ask(f"SUBMIT 2 localhost {site.script('2', 'exit 6')}", "POLL 1 - -")
+        time.sleep(3)
+        assert list(gwd.open) == [("SUBMIT", 2, -1)]
+        assert gwd.answers[-1] == "POLL 1 SUCCESS ACTIVE"
+        replace(proxy, server.authority.proxy(server.alice, "renewed").proxy.read_bytes())
+        assert end_of(gwd, 1) == "DONE:5"
+        gwd.settle(PATIENCE)
+        assert end_of(gwd, 2) == "DONE:6"
+        assert timers(gwd) == 2
+
+
+def test_a_stranger_is_refused_in_one_line(site: Site) -> None:
+    server = arc.shared()
+    mallory = server.authority.proxy(server.authority.user("mallory"), "mallory-proxy").proxy
+    site.arguments = site.arguments.replace(str(server.proxy), str(mallory))
+    with site.play() as gwd:
+        gwd.initialise()
+        (line,) = submit(gwd, site.script("1", "exit 0"))
+        assert line.startswith("SUBMIT 1 FAILURE ")
+        assert "queue" in line, "it is the queue that knows who may use it"
+
+
+# ---------------------------------------------------------------- the resource by itself
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, 2 * PATIENCE))
+
+
+@asynccontextmanager
+async def resource(home: Path, *words: str) -> AsyncIterator[Arc]:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--interval")
+    Arc.add_options(parser)
+    options = parser.parse_args([*arc.shared().arguments.split(), "--home", str(home), *words])
+    options.timeout = PATIENCE
+    made = Arc(options)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+
+def tasks(*jobs: JobDescription) -> list[Task]:
+    tags = new_tags(len(jobs))
+    return [
+        Task(tag, Submission("1", "localhost", "", job))
+        for tag, job in zip(tags, jobs, strict=True)
+    ]
+
+
+def shell(text: str) -> JobDescription:
+    return JobDescription("/bin/sh", ("-c", text))
+
+
+async def ends(element: Arc, jobs: Mapping[str, str]) -> Mapping[str, JobState]:
+    """The final states of those jobs that it knows."""
+    while True:
+        states = await element.query("localhost", jobs)
+        if all(state.is_final for state in states.values()):
+            return states
+        await asyncio.sleep(0.2)
+
+
+def test_a_job_that_nobody_committed_does_not_run(tmp_path: Path) -> None:
+    async def test() -> None:
+        made = tasks(*(shell(f"touch {tmp_path}/ran{i}; exit {i}") for i in range(3)))
+        tags = [task.tag for task in made]
+        async with resource(tmp_path) as element:
+            ids = [str(job) for job in await element.submit("localhost", made)]
+            assert await element.find("localhost", {*tags, "0" * 16}) == dict(
+                zip(tags, ids, strict=True)
+            )
+            first, second, third = ids
+            await element.commit("localhost", {first: tags[0]})
+            assert await ends(element, {first: tags[0]}) == {first: JobState.done(0)}
+            assert [path.name for path in tmp_path.iterdir()] == ["ran0"]
+            assert await element.cancel("localhost", {third: tags[2], "none": "0" * 16}) == {
+                third: None,
+                "none": None,
+            }
+        # A driver that died before it committed: the one that follows the job does.
+        async with resource(tmp_path) as element:
+            assert await ends(element, {second: tags[1], third: tags[2], "none": "0" * 16}) == {
+                second: JobState.done(1),
+                third: JobState.done(143),
+            }
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["ran0", "ran1"]
+
+    run(test())
+
+
+def test_faults_of_the_way_to_it_are_told_apart(tmp_path: Path) -> None:
+    made = tasks(shell("true"))
+
+    async def test() -> None:
+        async with resource(tmp_path, "--url", "https://{host}:1/arex") as element:
+            with pytest.raises(NotSubmittedError, match="out of reach"):
+                await element.submit("localhost", made)
+        async with resource(tmp_path, "--ca", str(tmp_path)) as element:
+            with pytest.raises(NotSubmittedError, match="certificate verify failed"):
+                await element.submit("localhost", made)
+        async with resource(tmp_path, "--url", arc.shared().url + "/rest") as element:
+            with pytest.raises(DriverError, match="404 Version Not Supported") as refused:
+                await element.submit("localhost", made)
+            assert not isinstance(refused.value, TransientError)
+            with pytest.raises(TransientError, match="404"):
+                await element.query("localhost", {"x": made[0].tag})
+
+    run(test())
