@@ -33,8 +33,8 @@ from typing import Self
 from tests.services import grid_pki
 from tests.services.grid_pki import GridAuthority
 from tests.services.keeper import KeptProcess
+from tests.services.ports import reserve_port
 from tests.services.required import skip_without
-from tests.services.stomp_server import reserve_port
 
 SCRIPTS = Path("/usr/share/arc")
 START_TIME = 60.0
