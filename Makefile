@@ -42,7 +42,7 @@ test: setup
 .PHONY: test-grid
 test-grid: setup
 	@.ci/prerequisites servers
-	$(BIN)/python -m pytest -m grid $(WORKERS) $(PYTEST) tests/conformance tests/services
+	$(BIN)/python -m pytest -m grid $(PYTEST) tests/conformance tests/services
 
 .PHONY: bench bench-quick
 bench: setup

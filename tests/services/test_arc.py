@@ -3,11 +3,15 @@
 import argparse
 import asyncio
 import os
+import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -149,6 +153,94 @@ def test_a_stranger_is_refused_in_one_line(site: Site) -> None:
         assert "queue" in line, "it is the queue that knows who may use it"
 
 
+class Storage:
+    """A store of files that lets in who has a certificate of the grid."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        self.subjects: set[tuple[str, ...]] = set()
+        """The common names of those who came."""
+        storage = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one_request(self) -> None:
+                self.raw_requestline = self.rfile.readline(65537)
+                if not self.raw_requestline or not self.parse_request():
+                    self.close_connection = True
+                    return
+                assert isinstance(self.connection, ssl.SSLSocket)
+                certificate: Any = self.connection.getpeercert()
+                names = [pair for (pair,) in certificate["subject"]]
+                storage.subjects.add(tuple(value for key, value in names if key == "commonName"))
+                path = urlsplit(self.path).path
+                sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                content: bytes | None = b""
+                if self.command == "PUT":
+                    storage.files[path] = sent
+                elif self.command in ("GET", "HEAD"):
+                    content = storage.files.get(path)
+                else:
+                    self.send_error(501)
+                    return
+                self.send_response(404 if content is None else 200)
+                self.send_header("Content-Length", str(len(content or b"")))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(content or b"")
+
+            def log_message(self, *words: Any) -> None:
+                pass
+
+        authority = arc.shared().authority
+        host = authority.host()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= ssl.VERIFY_ALLOW_PROXY_CERTS
+        context.load_cert_chain(host.certificate, host.key)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        # The handshake is the handler's: it must not hold up the next client.
+        self._server.socket = context.wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def test_streams_that_are_urls_are_staged_in_the_users_name(site: Site) -> None:
+    with Storage({"/in": b"given\n"}) as storage, site.play() as gwd:
+        gwd.initialise()
+        first, second = (
+            site.write(
+                name,
+                '&(executable="/bin/sh")(arguments="-c" "cat; echo error >&2; exit 3")'
+                f'(stdin="{storage.url}/in")(stdout="{storage.url}/{name}")'
+                f'(stderr="{storage.url}/{name}.errors")',
+            )
+            for name in ("a", "b")
+        )
+        assert all(" SUCCESS " in line for line in submit(gwd, first, second))
+        assert [end_of(gwd, job) for job in (1, 2)] == ["DONE:3", "DONE:3"]
+    assert storage.files["/a"] == storage.files["/b"] == b"given\n"
+    assert storage.files["/a.errors"] == b"error\n"
+    ((user, _proxy, _delegated),) = storage.subjects
+    assert user == "alice"
+
+
 # ---------------------------------------------------------------- the resource by itself
 
 
@@ -198,9 +290,9 @@ def test_a_job_that_nobody_committed_does_not_run(tmp_path: Path) -> None:
         tags = [task.tag for task in made]
         async with resource(tmp_path) as element:
             ids = [str(job) for job in await element.submit("localhost", made)]
-            assert await element.find("localhost", {*tags, "0" * 16}) == dict(
-                zip(tags, ids, strict=True)
-            )
+            wanted = dict(zip(tags, ids, strict=True))
+            while await element.find("localhost", {*tags, "0" * 16}) != wanted:
+                await asyncio.sleep(0.2)
             first, second, third = ids
             await element.commit("localhost", {first: tags[0]})
             assert await ends(element, {first: tags[0]}) == {first: JobState.done(0)}

@@ -96,13 +96,21 @@ def script(element: ET.Element) -> str:
 
 def test_a_description() -> None:
     job = replace(
-        JOB, count=4, queue="long", max_wall_time=90, max_cpu_time=60, max_memory=2048, min_memory=1
+        JOB,
+        count=4,
+        processes_per_node=2,
+        queue="long",
+        max_wall_time=90,
+        max_cpu_time=60,
+        max_memory=2048,
+        min_memory=1,
     )
     found = read(arc_rest.activity(task(job), queue="short"))
     assert text(found, "ActivityIdentification/Name") == f"gridmad-{TAG}"
     assert text(found, "Application/Executable/Path") == "/bin/sh"
     assert text(found, "Resources/QueueName") == "long"
     assert text(found, "Resources/SlotRequirement/NumberOfSlots") == "4"
+    assert text(found, "Resources/SlotRequirement/SlotsPerHost") == "2"
     assert text(found, "Resources/WallTime") == "5400"
     assert text(found, "Resources/IndividualCPUTime") == "3600"
     assert text(found, "Resources/IndividualPhysicalMemory") == str(2048 << 20)
@@ -127,7 +135,7 @@ def test_a_job_that_names_no_queue_gets_the_default() -> None:
     ("job", "problem"),
     [
         (replace(JOB, project="p"), "no projects"),
-        (replace(JOB, job_type="mpi"), "type mpi"),
+        (replace(JOB, job_type="mpi", count=2), "type mpi"),
         (replace(JOB, job_type="multiple", count=2), "type multiple"),
         (replace(JOB, executable="gsiftp://host/x"), "not on the resource"),
         (replace(JOB, environment={"a b": "c"}), "environment"),
@@ -152,8 +160,8 @@ def test_standard_streams_that_are_urls_are_staged() -> None:
     assert staged == [
         ("InputFile", "gridmad.commit"),
         ("InputFile", "gridmad.stdin.staged", None, "gsiftp://a/in", "d1"),
-        ("OutputFile", "gridmad.stdout.staged", None, "https://a/out", "d1"),
-        ("OutputFile", "gridmad.stderr.staged", None, "https://a/err", "d1"),
+        ("OutputFile", "gridmad.stdout.staged", None, "https://a/out", "d1", *["true"] * 3),
+        ("OutputFile", "gridmad.stderr.staged", None, "https://a/err", "d1", *["true"] * 3),
     ]
 
 

@@ -1,16 +1,23 @@
 """Delegated proxies, as the openssl program takes them."""
 
+import base64
 import subprocess
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gridmad.errors import DriverError
 from gridmad.execution.credential import proxy_end
 from gridmad.execution.delegation import delegate
+from tests import proxies
 from tests.services.grid_pki import GridAuthority
+
+PROXY = proxies.proxy(int(time.time()) + 1000)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +54,27 @@ def test_a_delegated_proxy_is_verified_up_to_the_authority(
     assert proxy_end(chain + key.read_bytes()) == proxy_end(proxy.proxy.read_bytes())
     again = delegate(wanted, chain + key.read_bytes())
     assert len(x509.load_pem_x509_certificates(again)) == 4, "a proxy of the proxy"
+
+
+def test_the_version_that_arex_writes_into_a_request_is_passed_over(
+    authority: GridAuthority, tmp_path: Path
+) -> None:
+    proxy = authority.proxy(authority.user("alice")).proxy.read_bytes()
+    wanted, _ = request(tmp_path)
+    der = base64.b64decode(b"".join(wanted.split(b"\n")[1:-2]))
+    for head in (b"\x02\x01\x00", b"\x02\x01\x02"):
+        other = b"-----BEGIN CERTIFICATE REQUEST-----\n%b-----END CERTIFICATE REQUEST-----\n" % (
+            base64.encodebytes(der.replace(b"\x02\x01\x00", head, 1))
+        )
+        first, *_ = x509.load_pem_x509_certificates(delegate(other, proxy))
+        assert first.public_key() == x509.load_pem_x509_csr(wanted).public_key()
+
+
+@given(st.binary(max_size=200) | st.binary(max_size=100).map(base64.encodebytes))
+def test_any_request_is_signed_or_refused(content: bytes) -> None:
+    wanted = b"-----BEGIN CERTIFICATE REQUEST-----%b-----END CERTIFICATE REQUEST-----" % content
+    with pytest.raises(DriverError, match="cannot be delegated"):
+        delegate(wanted, PROXY)
 
 
 def test_what_cannot_be_delegated(authority: GridAuthority, tmp_path: Path) -> None:

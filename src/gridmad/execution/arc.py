@@ -212,7 +212,8 @@ class Arc(Resource):
                 raise
             except DriverError as error:
                 log.error("job %s cannot be committed: %s", job, error)
-            self._committed.add(job)
+            else:
+                self._committed.add(job)
 
         failures = await asyncio.gather(
             *(put(job, tag) for job, tag in jobs.items()), return_exceptions=True
@@ -289,14 +290,23 @@ class Arc(Resource):
         return outcomes
 
     async def find(self, endpoint: str, tags: Collection[str]) -> Mapping[str, JobId]:
-        """The list of all the user's jobs, and one request for their names."""
+        """The list of all the user's jobs, and one request for their names.
+
+        A job whose state is just changing may be missing from the list: where one is wanted
+        that was not found the list is read once more.
+        """
         found: dict[str, JobId] = {}
-        jobs = arc_rest.listed((await self._call(endpoint, "GET", "jobs")).content)
-        for some in _pieces(jobs, arc_rest.MAX_IDS):
-            answer = await self._ask(endpoint, "info", some)
-            for job, document in arc_rest.documents(answer.content):
-                tag = arc_rest.tag_of(document)
-                found[await self._tag(endpoint, job) if tag is None else tag] = job
+        asked: set[JobId] = set()
+        for _ in range(2):
+            jobs = set(arc_rest.listed((await self._call(endpoint, "GET", "jobs")).content))
+            for some in _pieces(jobs - asked, arc_rest.MAX_IDS):
+                answer = await self._ask(endpoint, "info", some)
+                for job, document in arc_rest.documents(answer.content):
+                    tag = arc_rest.tag_of(document)
+                    found[await self._tag(endpoint, job) if tag is None else tag] = job
+            asked |= jobs
+            if found.keys() >= set(tags):
+                break
         return {tag: job for tag, job in found.items() if tag in tags}
 
     async def _tag(self, endpoint: str, job: JobId) -> str:

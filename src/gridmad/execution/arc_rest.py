@@ -94,8 +94,8 @@ def activity(task: Task, *, queue: str = "", home: str = "", delegation: str = "
     job = task.submission.description
     if job.project:
         raise DriverError("ARC has no projects")
-    if job.job_type not in ("", "single"):
-        raise DriverError(f"jobs of type {job.job_type[:40]} are not run by ARC")
+    if job.count > 1 and job.job_type not in ("", "single"):
+        raise DriverError(f"ARC does not start the processes of a job of type {job.job_type[:40]}")
     root = ET.Element("ActivityDescription")
     _add(root, "ActivityIdentification", "Name").text = PREFIX + task.tag
     application = _add(root, "Application")
@@ -115,6 +115,9 @@ def activity(task: Task, *, queue: str = "", home: str = "", delegation: str = "
         place = _add(file, end)
         _add(place, "URI").text = url
         _add(place, "DelegationID").text = delegation
+        if end == "Target":
+            for case in ("UseIfFailure", "UseIfCancel", "UseIfSuccess"):
+                _add(place, case).text = "true"
     for element in root.iter():
         if element.text and _UNFIT.search(element.text):
             raise DriverError(f"{element.text[:40]!r} cannot be written in XML")
@@ -139,7 +142,10 @@ def _add_resources(root: ET.Element, job: JobDescription, queue: str) -> None:
         if value:
             _add(resources, name).text = str(value)
     if job.count > 1:
-        _add(resources, "SlotRequirement", "NumberOfSlots").text = str(job.count)
+        slots = _add(resources, "SlotRequirement")
+        _add(slots, "NumberOfSlots").text = str(job.count)
+        if job.processes_per_node:
+            _add(slots, "SlotsPerHost").text = str(job.processes_per_node)
 
 
 def _command(job: JobDescription, home: str) -> str:
