@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.conformance.gwd import Family, Player
+from tests.conformance.gwd import PATIENCE, Family, Player
 from tests.services import arc, glue, slapd, slurm
 from tests.services.ports import reserve_port
 from tests.services.required import skip_without
@@ -19,6 +19,10 @@ FAMILY_OF_PREFIX: dict[str, Family] = {
     "gw_em": "execution",
     "gw_tm": "transfer",
 }
+
+
+SLOW_PATIENCE = 90.0
+"""Seconds for a job that takes several, on a busy machine."""
 
 
 @dataclass
@@ -70,6 +74,7 @@ class Site:
             self.location,
             self.environment if environment is None else environment,
             byte_by_byte=byte_by_byte,
+            patience=SLOW_PATIENCE if self.subject.is_slow else PATIENCE,
         )
 
     # ------------------------------------------------------------ requests

@@ -644,7 +644,7 @@ def test_jobs_do_not_wait_for_each_other(site: Site) -> None:
 
 
 def _read_pids(path: Path) -> list[str]:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not path.exists():
         assert time.monotonic() < end, f"{path} does not come"
         time.sleep(0.01)

@@ -140,7 +140,7 @@ def test_a_job_that_names_no_queue_gets_the_default() -> None:
         (replace(JOB, executable="gsiftp://host/x"), "not on the resource"),
         (replace(JOB, environment={"a b": "c"}), "environment"),
         (replace(JOB, queue="a\x1bb"), "XML"),
-        (replace(JOB, stdout="https://host/\ud800"), "XML"),
+        (replace(JOB, stdout="https://host/out"), "needs a proxy"),
         (replace(JOB, arguments=("x" * 100_000,)), "more than"),
     ],
 )
@@ -196,7 +196,7 @@ def home(tmp_path: Path) -> Path:
 
 def run(job: JobDescription, session: Path, home: Path) -> int:
     """What A-REX does with a job, but for the waiting."""
-    element = arc_rest.activity(task(job), home=str(home))
+    element = arc_rest.activity(task(job), home=str(home), delegation="d1")
     words = [one.text or "" for one in element.iter() if one.tag in ("Path", "Argument")]
     environment = {**os.environ, "HOME": str(session)}
     return subprocess.run(words, cwd=session, env=environment).returncode

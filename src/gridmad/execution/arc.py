@@ -22,6 +22,7 @@ import logging
 import os
 import re
 import ssl
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -146,7 +147,7 @@ class Arc(Resource):
         self._retired: Connected | None = None
         self._delegations: dict[str, Delegation] = {}
         self._delegating = asyncio.Lock()
-        self._committed: set[JobId] = set()
+        self._committed: defaultdict[str, set[JobId]] = defaultdict(set)
 
     def credentials(self) -> Sequence[CredentialWatch]:
         """The proxy or token."""
@@ -178,7 +179,10 @@ class Arc(Resource):
         """One request for all."""
         delegation = ""
         if any(arc_rest.stages_files(task.submission.description) for task in tasks):
-            delegation = await self._delegate(endpoint)
+            try:
+                delegation = await self._delegate(endpoint)
+            except TransientError as error:
+                raise NotSubmittedError(str(error)) from None
         outcomes: dict[str, JobId | DriverError] = {}
         described = {}
         for task in tasks:
@@ -213,7 +217,7 @@ class Arc(Resource):
             except DriverError as error:
                 log.error("job %s cannot be committed: %s", job, error)
             else:
-                self._committed.add(job)
+                self._committed[endpoint].add(job)
 
         failures = await asyncio.gather(
             *(put(job, tag) for job, tag in jobs.items()), return_exceptions=True
@@ -223,19 +227,16 @@ class Arc(Resource):
                 raise failure
 
     async def _delegate(self, endpoint: str) -> str:
-        """The id of a delegated proxy that the endpoint has."""
-        try:
-            async with self._delegating:
-                credential = await self._watch.require_valid()
-                if credential.kind is not Kind.PROXY:
-                    raise NotSubmittedError("to stage files of jobs a proxy is needed, not a token")
-                known = self._delegations.get(endpoint)
-                if known is None or known.credential is not credential:
-                    known = await self._new_delegation(endpoint, credential, known)
-                    self._delegations[endpoint] = known
-                return known.id
-        except TransientError as error:
-            raise NotSubmittedError(str(error)) from None
+        """The id of a delegated proxy that the endpoint has; "" with a token."""
+        async with self._delegating:
+            credential = await self._watch.require_valid()
+            if credential.kind is not Kind.PROXY:
+                return ""
+            known = self._delegations.get(endpoint)
+            if known is None or known.credential is not credential:
+                known = await self._new_delegation(endpoint, credential, known)
+                self._delegations[endpoint] = known
+            return known.id
 
     async def _new_delegation(
         self, endpoint: str, credential: Credential, known: Delegation | None
@@ -270,15 +271,26 @@ class Arc(Resource):
                 ending = arc_rest.ending(document)
                 if ending is not None:
                     states[job] = ending
-        self._committed &= jobs.keys()
-        forgotten = {
-            job: jobs[job]
-            for job, name in names.items()
-            if arc_rest.may_wait(name) and job not in self._committed
-        }
-        if forgotten:
-            await self.commit(endpoint, forgotten)
+        await self._catch_up(
+            endpoint, {job: jobs[job] for job, name in names.items() if arc_rest.may_wait(name)}
+        )
         return states
+
+    async def _catch_up(self, endpoint: str, waiting: Mapping[JobId, str]) -> None:
+        """Do what could not be done in time: commit jobs that wait for it, and give the proxy
+        that was renewed to jobs that stage files.
+        """
+        committed = self._committed[endpoint]
+        committed &= waiting.keys()
+        try:
+            if waiting.keys() - committed:
+                await self.commit(
+                    endpoint, {job: tag for job, tag in waiting.items() if job not in committed}
+                )
+            if endpoint in self._delegations:
+                await self._delegate(endpoint)
+        except DriverError as error:
+            log.warning("%s: %s", endpoint, error)
 
     async def cancel(
         self, endpoint: str, jobs: Mapping[JobId, str]
@@ -369,7 +381,7 @@ class Arc(Resource):
         """The connections that this credential opens."""
         proxy = credential if credential.kind is Kind.PROXY else None
         async with self._connecting:
-            if self._connected is None or self._connected.proxy != proxy:
+            if self._connected is None or self._connected.proxy is not proxy:
                 context = await asyncio.to_thread(_context, self.options.ca, proxy)
                 client = self._httpx.AsyncClient(
                     verify=context,

@@ -96,6 +96,8 @@ def activity(task: Task, *, queue: str = "", home: str = "", delegation: str = "
         raise DriverError("ARC has no projects")
     if job.count > 1 and job.job_type not in ("", "single"):
         raise DriverError(f"ARC does not start the processes of a job of type {job.job_type[:40]}")
+    if stages_files(job) and not delegation:
+        raise DriverError("to stage its files a job needs a proxy, which a token is not")
     root = ET.Element("ActivityDescription")
     _add(root, "ActivityIdentification", "Name").text = PREFIX + task.tag
     application = _add(root, "Application")
