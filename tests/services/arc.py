@@ -9,7 +9,9 @@ a configuration:
 - Parameters for Diffie-Hellman are made beforehand, else `openssl dhparam` runs for minutes.
 - A-REX runs no job as root.  In a user namespace root is called `daemon`, so that jobs can use
   all that belongs to the tests.
-- The script that looks for ended jobs does so every 10 s; in a mount namespace there is one
+- Issuers of tokens are believed by the authorities of /etc/grid-security/certificates and no
+  others; in the mount namespace a copy of /etc has ours.
+- The script that looks for ended jobs does so every 10 s; in the mount namespace there is one
   that looks more often.
 """
 
@@ -52,10 +54,13 @@ x509_cert_dir = {authority.certificates}
 [authgroup:all]
 subject = {alice.subject}
 subject = {bob.subject}
+authtokens = alice * * * *
 
 [mapping]
 map_to_user = all {user}:{group}
 policy_on_nomap = stop
+
+[authtokens]
 
 [lrms]
 lrms = fork
@@ -97,6 +102,10 @@ allowaccess = all
 IS_ROOT = os.geteuid() == 0
 KEEP_RUNNING = """\
 mount --bind {folder}/scan-fork-job {scripts}/scan-fork-job || exit
+cp -a /etc {folder}/etc && mkdir -p {folder}/etc/grid-security || exit
+rm -rf {folder}/etc/grid-security/certificates
+ln -s {certificates} {folder}/etc/grid-security/certificates || exit
+mount --bind {folder}/etc /etc || exit
 exec unshare --user --map-user=1 --map-group=1 /bin/bash {folder}/run
 """
 RUN = """\
@@ -220,7 +229,9 @@ class Arc:
         assert self._process is None
         command = ["/bin/bash", str(self.folder / "run")]
         if IS_ROOT:
-            script = KEEP_RUNNING.format(folder=self.folder, scripts=SCRIPTS)
+            script = KEEP_RUNNING.format(
+                folder=self.folder, scripts=SCRIPTS, certificates=self.authority.certificates
+            )
             command = ["unshare", "--mount", "/bin/bash", "-c", script]
         environment = {
             "PATH": os.environ["PATH"],

@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import base64
+import json
 import os
 import ssl
 import threading
@@ -14,6 +16,8 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from gridmad.errors import DriverError, NotSubmittedError, TransientError
 from gridmad.execution.arc import Arc
@@ -153,6 +157,38 @@ def test_a_stranger_is_refused_in_one_line(site: Site) -> None:
         assert "queue" in line, "it is the queue that knows who may use it"
 
 
+class HttpsServer(ThreadingHTTPServer):
+    """A server of the grid, on a free port."""
+
+    daemon_threads = True
+
+    def __init__(
+        self, handler: type[BaseHTTPRequestHandler], *, wants_certificate: bool = False
+    ) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        authority = arc.shared().authority
+        host = authority.host()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.ca)
+        if wants_certificate:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.verify_flags |= ssl.VERIFY_ALLOW_PROXY_CERTS
+        context.load_cert_chain(host.certificate, host.key)
+        # The handshake is the handler's: it must not hold up the next client.
+        self.socket = context.wrap_socket(
+            self.socket, server_side=True, do_handshake_on_connect=False
+        )
+        self.url = f"https://localhost:{self.server_port}"
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,))
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
 class Storage:
     """A store of files that lets in who has a certificate of the grid."""
 
@@ -193,32 +229,15 @@ class Storage:
             def log_message(self, *words: Any) -> None:
                 pass
 
-        authority = arc.shared().authority
-        host = authority.host()
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.verify_flags |= ssl.VERIFY_ALLOW_PROXY_CERTS
-        context.load_cert_chain(host.certificate, host.key)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        # The handshake is the handler's: it must not hold up the next client.
-        self._server.socket = context.wrap_socket(
-            self._server.socket, server_side=True, do_handshake_on_connect=False
-        )
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-
-    @property
-    def url(self) -> str:
-        return f"https://localhost:{self._server.server_port}"
+        self._server = HttpsServer(Handler, wants_certificate=True)
+        self.url = self._server.url
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._server.start()
         return self
 
     def __exit__(self, *reason: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.stop()
 
 
 def test_streams_that_are_urls_are_staged_in_the_users_name(site: Site) -> None:
@@ -239,6 +258,79 @@ def test_streams_that_are_urls_are_staged_in_the_users_name(site: Site) -> None:
     assert storage.files["/a.errors"] == b"error\n"
     ((user, _proxy, _delegated),) = storage.subjects
     assert user == "alice"
+
+
+class Issuer:
+    """Makes tokens, and tells A-REX by which key they are signed."""
+
+    def __init__(self) -> None:
+        self._key = rsa.generate_private_key(65537, 2048)
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                content = json.dumps(issuer.document(self.path)).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *words: Any) -> None:
+                pass
+
+        self._server = HttpsServer(Handler)
+
+    def document(self, path: str) -> dict[str, Any]:
+        url = self._server.url
+        if path.endswith("/.well-known/openid-configuration"):
+            return {"issuer": url, "jwks_uri": f"{url}/keys"}
+        numbers = self._key.public_key().public_numbers()
+        n, e = (
+            encoded(number.to_bytes(256, "big").lstrip(b"\0")) for number in (numbers.n, numbers.e)
+        )
+        key = {"kty": "RSA", "kid": "1", "use": "sig", "alg": "RS256"}
+        return {"keys": [{**key, "n": n.decode(), "e": e.decode()}]}
+
+    def token(self, subject: str) -> bytes:
+        now = int(time.time())
+        claims = {"iss": self._server.url, "sub": subject, "exp": now + 600, "nbf": now - 60}
+        header = {"alg": "RS256", "kid": "1", "typ": "JWT"}
+        text = b".".join(encoded(json.dumps(part).encode()) for part in (header, claims))
+        signature = self._key.sign(text, padding.PKCS1v15(), hashes.SHA256())
+        return b".".join((text, encoded(signature)))
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._server.stop()
+
+
+def encoded(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def test_a_token_lets_the_driver_in(site: Site) -> None:
+    path = site.folder / "token"
+    words = site.arguments.replace(str(arc.shared().proxy), str(path)) + " --credential token"
+    with Issuer() as issuer:
+        site.arguments = words
+        replace(path, issuer.token("alice"))
+        with site.play() as gwd:
+            gwd.initialise()
+            staged = site.write("2", '&(executable="/bin/true")(stdout="https://localhost/out")')
+            first, second = submit(gwd, site.script("1", "exit 3"), staged)
+            assert first.startswith("SUBMIT 1 SUCCESS ")
+            assert second.startswith("SUBMIT 2 FAILURE to stage its files a job needs a proxy")
+            assert end_of(gwd, 1) == "DONE:3"
+            assert timers(gwd) == 1
+        replace(path, issuer.token("mallory"))
+        with site.play() as gwd:
+            gwd.initialise()
+            (line,) = submit(gwd, site.script("1", "exit 0"))
+            assert line.startswith("SUBMIT 1 FAILURE ")
 
 
 # ---------------------------------------------------------------- the resource by itself

@@ -98,6 +98,9 @@ class Arc(Resource):
     summary = "run jobs on ARC compute elements (A-REX), through REST"
     chunk = 50
     submitters = 2
+    # A-REX keeps jobs for days after their ends; but when it takes the driver for somebody else,
+    # as when the issuer of its token is out of reach, it says that it does not know them.
+    miss_time = 600.0
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -313,9 +316,14 @@ class Arc(Resource):
             jobs = set(arc_rest.listed((await self._call(endpoint, "GET", "jobs")).content))
             for some in _pieces(jobs - asked, arc_rest.MAX_IDS):
                 answer = await self._ask(endpoint, "info", some)
-                for job, document in arc_rest.documents(answer.content):
-                    tag = arc_rest.tag_of(document)
-                    found[await self._tag(endpoint, job) if tag is None else tag] = job
+                tags_of = {
+                    job: arc_rest.tag_of(document)
+                    for job, document in arc_rest.documents(answer.content)
+                }
+                new = [job for job, tag in tags_of.items() if tag is None]
+                told = await asyncio.gather(*(self._tag(endpoint, job) for job in new))
+                found.update((tag, job) for job, tag in tags_of.items() if tag)
+                found.update(zip(told, new, strict=True))
             asked |= jobs
             if found.keys() >= set(tags):
                 break

@@ -59,6 +59,9 @@ class Resource:
     """Jobs of one `submit` at most ..."""
     submitters: ClassVar[int] = 1
     """... and how many of these may be under way at once for an endpoint."""
+    miss_time: ClassVar[float] = 10.0
+    """Seconds for which a job must be missing from all answers before it counts as gone:
+    accounting may lag behind."""
     looks: ClassVar[bool] = False
     """It has a `look`."""
 
