@@ -22,6 +22,7 @@ WORKERS = --numprocesses=4 --dist=loadfile
 help:
 	@echo 'make demo          run an array of jobs through a real GridWay and our drivers'
 	@echo 'make test          run all tests (TESTS=tests/unit PYTEST="-x -n0" for a part)'
+	@echo 'make test-grid     tests on servers whose jobs take their time (ARC)'
 	@echo 'make lint          ruff, mypy, and stubtest of the compiled modules'
 	@echo 'make bench         all benches; make bench-quick: a look at each'
 	@echo 'make build         sdist and wheel in build/dist, and the proof that both work'
@@ -36,7 +37,12 @@ demo: setup
 .PHONY: test
 test: setup
 	@.ci/prerequisites servers
-	$(BIN)/python -m pytest $(WORKERS) $(PYTEST) $(TESTS)
+	$(BIN)/python -m pytest -m 'not grid' $(WORKERS) $(PYTEST) $(TESTS)
+
+.PHONY: test-grid
+test-grid: setup
+	@.ci/prerequisites servers
+	$(BIN)/python -m pytest -m grid $(PYTEST) tests/conformance tests/services
 
 .PHONY: bench bench-quick
 bench: setup

@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.conformance.gwd import Family, Player
-from tests.services import glue, slapd, slurm
+from tests.conformance.gwd import PATIENCE, Family, Player
+from tests.services import arc, glue, slapd, slurm
 from tests.services.ports import reserve_port
 from tests.services.required import skip_without
 
@@ -19,6 +19,10 @@ FAMILY_OF_PREFIX: dict[str, Family] = {
     "gw_em": "execution",
     "gw_tm": "transfer",
 }
+
+
+SLOW_PATIENCE = 90.0
+"""Seconds for a job that takes several, on a busy machine."""
 
 
 @dataclass
@@ -70,6 +74,7 @@ class Site:
             self.location,
             self.environment if environment is None else environment,
             byte_by_byte=byte_by_byte,
+            patience=SLOW_PATIENCE if self.subject.is_slow else PATIENCE,
         )
 
     # ------------------------------------------------------------ requests
@@ -111,6 +116,12 @@ class Subject:
     """Without arguments it refuses to run."""
     has_hosts: bool = True
     moves_files: bool = True
+    jobs: int = 200
+    """How many of them it can run while a test waits."""
+    is_slow: bool = False
+    """Its tests are of the second lane, `make test-grid`."""
+    ends_processes: bool = True
+    """Its server ends all processes of a cancelled job, as batch systems do."""
     submits_once: bool = True
     """A job that a killed driver had begun is not run again."""
     given_arguments: str | None = None
@@ -181,6 +192,10 @@ def staging_url(site: Site) -> None:
     site.arguments = "-u gsiftp://localhost:2811"
 
 
+def compute_element(site: Site) -> None:
+    site.arguments = f"{arc.shared().arguments} --home {site.home}"
+
+
 SUBJECTS = [
     Subject("gw_im_mad_static", host_list, needs_arguments=True),
     Subject("gw_im_mad_local"),
@@ -193,6 +208,7 @@ SUBJECTS = [
         has_hosts=False,
     ),
     Subject("gw_em_mad_fork", submits_once=False),
+    Subject("gw_em_mad_arc", compute_element, jobs=10, is_slow=True, ends_processes=False),
     Subject("gw_em_mad_slurm", cluster),
     Subject("gw_tm_mad_local"),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
@@ -214,6 +230,8 @@ def chosen(name: str | None, arguments: str | None) -> list[Subject]:
             moves_files=not known or known[0].moves_files,
             submits_once=not known or known[0].submits_once,
             needs_arguments=bool(known) and known[0].needs_arguments,
+            jobs=known[0].jobs if known else Subject.jobs,
+            ends_processes=not known or known[0].ends_processes,
             given_arguments=arguments,
         )
     ]

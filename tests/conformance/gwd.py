@@ -78,8 +78,10 @@ class Player:
         environment: Mapping[str, str],
         *,
         byte_by_byte: bool = False,
+        patience: float = PATIENCE,
     ) -> None:
         self.name = name
+        self.patience = patience
         self.family = family
         self.location = location
         self.breaches: list[str] = []
@@ -303,11 +305,11 @@ class Player:
             self.breach(12, f"the driver ended with {self.open.total()} requests unanswered")
 
     def wait(
-        self, condition: Callable[[], bool], problem: str | None, seconds: float = PATIENCE
+        self, condition: Callable[[], bool], problem: str | None, seconds: float | None = None
     ) -> bool:
         """Wait for a condition on what was read; where it does not come, `problem` fails."""
         with self._changed:
-            is_met = self._changed.wait_for(condition, seconds)
+            is_met = self._changed.wait_for(condition, seconds or self.patience)
         if problem is not None:
             assert is_met, f"{problem}; last lines: {self.answers[-5:]}"
         return is_met

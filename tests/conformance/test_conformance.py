@@ -357,7 +357,8 @@ def test_a_cancelled_job_ends_with_all_its_processes(site: Site) -> None:
         assert gwd.ask_and_wait("CANCEL 1 - -") == ["CANCEL 1 SUCCESS -"]
         gwd.wait(lambda: gwd.has_ended(1), "the cancelled job's end is not told")
         assert gwd.told[1][-1].startswith("DONE")
-        assert not any(map(_is_alive, processes)), "rule 24: a process of the job is left"
+        if site.subject.ends_processes:
+            assert not any(map(_is_alive, processes)), "rule 24: a process of the job is left"
         assert gwd.ask_and_wait("CANCEL 1 - -") == ["CANCEL 1 SUCCESS -"]
 
 
@@ -410,7 +411,7 @@ def test_a_pre_wrapper_and_its_job_have_one_id_and_one_file(site: Site) -> None:
 
 @execution
 def test_hundreds_of_jobs_between_polls(site: Site) -> None:
-    count = 200
+    count = site.subject.jobs
     requests = []
     for job in range(count):
         description = site.description(str(job), "/bin/true")
@@ -643,7 +644,7 @@ def test_jobs_do_not_wait_for_each_other(site: Site) -> None:
 
 
 def _read_pids(path: Path) -> list[str]:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not path.exists():
         assert time.monotonic() < end, f"{path} does not come"
         time.sleep(0.01)

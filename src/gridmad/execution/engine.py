@@ -140,6 +140,7 @@ class Engine(ExecutionDriver):
         self._unwanted: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._expiring: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
 
     # ------------------------------------------------------------ start and stop
 
@@ -149,6 +150,10 @@ class Engine(ExecutionDriver):
         Without its journal the driver starts too: jobs that run must not be lost for it.
         """
         await self._resource.start()
+        if not self._watching:
+            loop = asyncio.get_running_loop()
+            watches = self._resource.credentials()
+            self._watching = [loop.create_task(watch.run(self.announce)) for watch in watches]
         try:
             await self._open_ledger()
         except DriverError as error:
@@ -186,6 +191,8 @@ class Engine(ExecutionDriver):
         for timer in (self._expiry, self._unwanted):
             if timer is not None:
                 timer.cancel()
+        for task in self._watching:
+            task.cancel()
         for endpoint in self._endpoints.values():
             endpoint.link.stop()
         await self._resource.stop()

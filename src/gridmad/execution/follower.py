@@ -30,9 +30,7 @@ HASTE: Final = 1.0
 LOOK_INTERVAL: Final = 1.0
 """Seconds between looks at what can be known without asking."""
 MISSES: Final = 3
-"""Answers in a row that lack a job before it counts as gone ..."""
-MISS_TIME: Final = 10.0
-"""... and seconds that they span at least: accounting may lag behind."""
+"""Answers in a row that lack a job before it counts as gone, at least."""
 CANCEL_AGAIN: Final = 60.0
 """Seconds after which a job that did not end is cancelled again."""
 CANCELLED: Final = 143
@@ -213,8 +211,9 @@ class Follower:
             if job.misses == 0:
                 job.missed_at = now
             job.misses += 1
-            if job.misses < MISSES or now < job.missed_at + MISS_TIME:
-                self._due = min(self._due, now + MISS_TIME / (MISSES - 1))
+            miss_time = self._resource.miss_time
+            if job.misses < MISSES or now < job.missed_at + miss_time:
+                self._due = min(self._due, now + miss_time / (MISSES - 1))
                 continue
             gone.append(job)
         self._lose(gone)

@@ -60,6 +60,7 @@ class ExecutionService(Service):
         self.gathered = driver.gathered
         self._execution = driver
         self._execution.report = self.report
+        self._execution.announce = lambda text: self.tell(wire.timer(text))
         self._jobs: dict[str, Job] = {}
         self._by_contact: dict[Contact, Job] = {}
         self._early: dict[Contact, list[JobState]] = {}
