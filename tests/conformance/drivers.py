@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.gwd import Family, Player
-from tests.services import glue, slapd
+from tests.services import glue, sge, slapd
 from tests.services.required import skip_without
 
 FAMILY_OF_PREFIX: dict[str, Family] = {
@@ -168,6 +168,12 @@ def dead_directory(site: Site) -> None:
     site.arguments = f"-s 127.0.0.1:{slapd._free_port()} --deadline 3 --timeout 2"
 
 
+def grid_engine(site: Site) -> None:
+    environment = sge.shared().environment
+    site.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in environment.items()))
+    site.arguments = "--interval 0.3 --settle 0.3"
+
+
 def staging_url(site: Site) -> None:
     site.arguments = "-u gsiftp://localhost:2811"
 
@@ -184,6 +190,7 @@ SUBJECTS = [
         has_hosts=False,
     ),
     Subject("gw_em_mad_fork"),
+    Subject("gw_em_mad_sge", grid_engine),
     Subject("gw_tm_mad_local"),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
 ]
