@@ -171,7 +171,7 @@ def dead_directory(site: Site) -> None:
 def grid_engine(site: Site) -> None:
     environment = sge.shared().environment
     site.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in environment.items()))
-    site.arguments = "--interval 0.3 --settle 0.3"
+    site.arguments = "--interval 1 --settle 0.3"
 
 
 def staging_url(site: Site) -> None:

@@ -111,6 +111,9 @@ def script(payloads: Mapping[int, str]) -> str:
     return "\n".join([*lines, "esac", ""])
 
 
+_OUT_OF_REACH: Final = re.compile(
+    r"commlib error|gdi request|qmaster using port|qmaster name|from qmaster"
+)
 _SUBMITTED: Final = re.compile(rb"^([0-9]{1,10})\.[0-9]+-[0-9]+:1$", re.MULTILINE)
 
 
@@ -130,10 +133,8 @@ def refusal(errors: str) -> str:
 
 
 def is_out_of_reach(errors: str) -> bool:
-    """Whether a tool says that the master does not answer."""
-    return (
-        re.search(r"commlib error|sge_qmaster|qmaster using port|qmaster name", errors) is not None
-    )
+    """Whether a tool says that it got no answer from the master."""
+    return _OUT_OF_REACH.search(errors) is not None
 
 
 def is_certainly_out_of_reach(errors: str) -> bool:
@@ -238,7 +239,7 @@ def _job_lists(xml: bytes) -> Iterator[dict[str, str]]:
         field = ""
 
     def doctype(*_declaration: object) -> None:
-        raise ValueError("a document type in what qstat prints")
+        raise ValueError("qstat prints a document type")
 
     # Names of other jobs may have any bytes; what is ours is ASCII.
     parser = expat.ParserCreate("iso-8859-1")

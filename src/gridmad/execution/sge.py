@@ -106,6 +106,12 @@ class Accounting:
             self._read()
             return {tag: self._ends[tag] for tag in tags if tag in self._ends}
 
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def _read(self) -> None:
         """Read what is new; after it was rotated, the rest of the old file and the new one."""
         if self._file is not None:
@@ -113,8 +119,7 @@ class Accounting:
             self._read_on(self._file)
             if not is_replaced:
                 return
-            self._file.close()
-            self._file = None
+            self.close()
         try:
             self._file = self._path.open("rb")
         except FileNotFoundError:
@@ -200,6 +205,10 @@ class GridEngine(Resource):
         self._status_files = StatusFiles(self.folder)
         if not self._commands.has("qsub"):
             raise DriverError("no qsub on the PATH: Grid Engine's commands are not here")
+
+    async def stop(self) -> None:
+        """Leave all jobs as they are."""
+        self._accounting.close()
 
     def endpoint(self, submission: Submission) -> str:
         """There is one cluster, whatever gwd calls it."""
