@@ -15,24 +15,15 @@ from typing import Final, NamedTuple
 from xml.parsers import expat
 
 from gridmad.errors import DriverError
-from gridmad.execution.commands import MARK
-from gridmad.execution.contact import GROUP_LENGTH
+from gridmad.execution.contact import GROUP_LENGTH, group_name, number_in_group
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState
 from gridmad.execution.resource import JobId
 
-PREFIX: Final = "gridmad-"
-"""Of the names of our jobs."""
-
-
-def job_name(tag: str) -> str:
-    """The name of the job that has the task of a tag."""
-    return PREFIX + tag[:GROUP_LENGTH]
-
 
 def task_number(tag: str) -> int:
     """The number of a tag's task."""
-    return int(tag[GROUP_LENGTH:], 16) + 1
+    return number_in_group(tag) + 1
 
 
 def job_id(job: str, tag: str) -> JobId:
@@ -100,9 +91,6 @@ def script(payloads: Mapping[int, str]) -> str:
     exceptions = " ".join(f"{code}) kill -{number} $$;;" for code, number in _SIGNALS.items())
     lines = [
         "#!/bin/sh",
-        # Where a site's defaults for qsub hand on its environment (-V), what runs the tools of
-        # a dead driver would be taken for one.
-        f'[ -z "${MARK}" ] || exec env -u {MARK} /bin/sh "$JOB_SCRIPT"',
         f"trap 'case $? in {exceptions} esac' EXIT",
         "case $SGE_TASK_ID in",
     ]
@@ -145,6 +133,9 @@ def is_certainly_out_of_reach(errors: str) -> bool:
 # ---------------------------------------------------------------- qstat
 
 
+_GROUP: Final = re.compile(r"gridmad-[0-9a-f]{12}")
+
+
 class Trouble(Enum):
     """What is no state for gwd, but to be dealt with."""
 
@@ -170,7 +161,7 @@ class Listing:
         self._ranges: dict[str, list[tuple[range, Listed]]] = {}
         for fields in _job_lists(xml):
             name, job = fields.get("JB_name", ""), fields.get("JB_job_number", "")
-            if not name.startswith(PREFIX) or not job.isdecimal():
+            if not _GROUP.fullmatch(name) or not job.isdecimal():
                 continue
             listed = Listed(job, _state(fields.get("state", ""), fields["list"]))
             for numbers in _task_ranges(fields.get("tasks", "")):
@@ -184,7 +175,7 @@ class Listing:
 
     def get(self, tag: str) -> Listed | None:
         """The task of a tag."""
-        name, number = job_name(tag), task_number(tag)
+        name, number = group_name(tag), task_number(tag)
         listed = self._tasks.get((name, number))
         if listed is not None and listed.state is not Trouble.ENDED:
             return listed
@@ -291,7 +282,7 @@ def deletions(tags: Collection[str]) -> Iterator[Sequence[str]]:
     """
     runs: list[tuple[str, int, int]] = []
     for tag in sorted(tags):
-        name, number = job_name(tag), task_number(tag)
+        name, number = group_name(tag), task_number(tag)
         if runs and runs[-1][0] == name and runs[-1][2] == number - 1:
             runs[-1] = (name, runs[-1][1], number)
         else:

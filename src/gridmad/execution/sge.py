@@ -14,8 +14,8 @@ A job that could not be started Grid Engine keeps, in error, until somebody look
 deleted and has failed, for gwd will run it again.  For the same reason Grid Engine is asked
 never to run a job again by itself.
 
-What a job gets: the environment and the home directory that Grid Engine makes, what INHERITED
-names of the driver's, and what its description says.  Its limits are h_rt, h_cpu and h_vmem,
+What a job gets: the environment and the home directory that Grid Engine makes, of the driver's
+what gridmad.execution.environment names but TMPDIR, and what its description says.  Its limits are h_rt, h_cpu and h_vmem,
 its minimum of memory is mem_free.  A count above 1 is slots of the parallel environment --pe.
 
 The cell is that of SGE_ROOT and SGE_CELL, as for all of its tools.
@@ -38,7 +38,9 @@ from typing import BinaryIO, Final
 from gridmad.driver import describe
 from gridmad.errors import DriverError, NotSubmittedError, TransientError
 from gridmad.execution.commands import Commands, Finished
+from gridmad.execution.contact import group_name
 from gridmad.execution.engine import driver_of
+from gridmad.execution.environment import INHERITED
 from gridmad.execution.grid_engine import (
     Listing,
     Record,
@@ -50,7 +52,6 @@ from gridmad.execution.grid_engine import (
     is_certainly_out_of_reach,
     is_out_of_reach,
     job_id,
-    job_name,
     records,
     refusal,
     requirements,
@@ -66,8 +67,6 @@ from gridmad.execution.status_files import StatusFiles
 
 log = logging.getLogger(__name__)
 
-INHERITED: Final = ("LANG", "TZ", "X509_USER_PROXY", "X509_CERT_DIR")
-"""Variables of the driver that a job gets as well, where they are set."""
 DEFAULT_ROOT: Final = "/var/lib/gridengine"
 """Debian's, whose tools do without SGE_ROOT."""
 MAX_DELETIONS: Final = 500
@@ -196,7 +195,11 @@ class GridEngine(Resource):
         self._accounting = Accounting(
             options.accounting or Path(root, cell, "common", "accounting")
         )
-        self._environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        self._environment = {
+            name: value
+            for name, value in os.environ.items()
+            if INHERITED.fullmatch(name) and name != "TMPDIR"
+        }
 
     async def start(self) -> None:
         """Find the tools."""
@@ -252,7 +255,7 @@ class GridEngine(Resource):
 
     async def _submit_array(self, array: Array) -> Mapping[str, JobId | DriverError]:
         outcome = await self._qsub(
-            *("-N", job_name(array.tags[0])),
+            *("-N", group_name(array.tags[0])),
             *("-t", f"{min(array.payloads)}-{max(array.payloads)}"),
             *array.words,
             given=encode(script(array.payloads)),
