@@ -173,8 +173,8 @@ def test_why_qsub_takes_no_job(errors: str, reason: str) -> None:
         (
             (
                 "error: commlib error: got select error (Connection refused) Unable to run job: "
-                'unable to send message to qmaster using port 48315 on host "localhost": got send error. '
-                "Exiting."
+                'unable to send message to qmaster using port 48315 on host "localhost": got '
+                "send error. Exiting."
             ),
             True,
         ),

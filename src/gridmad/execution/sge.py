@@ -15,8 +15,9 @@ deleted and has failed, for gwd will run it again.  For the same reason Grid Eng
 never to run a job again by itself.
 
 What a job gets: the environment and the home directory that Grid Engine makes, of the driver's
-what gridmad.execution.environment names but TMPDIR, and what its description says.  Its limits are h_rt, h_cpu and h_vmem,
-its minimum of memory is mem_free.  A count above 1 is slots of the parallel environment --pe.
+what gridmad.execution.environment names but TMPDIR, and what its description says.  Its limits
+are h_rt, h_cpu and h_vmem, its minimum of memory is mem_free.  A count above 1 is slots of the
+parallel environment --pe.
 
 The cell is that of SGE_ROOT and SGE_CELL, as for all of its tools.
 """
