@@ -59,6 +59,7 @@ class Fickle(Resource):
     scheme = "fickle"
     summary = "fail"
     chunk = 40
+    lag = 0.1
     site: Site
 
     async def _call(self, name: str, endpoint: str) -> None:
@@ -117,7 +118,6 @@ def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(link, "LONGEST_PAUSE", 0.1)
     monkeypatch.setattr(follower, "HASTE", 0.01)
-    monkeypatch.setattr(follower, "MISS_TIME", 0.1)
 
 
 def play(site: Site, folder: Path, scene: Scene, arguments: str = "") -> None:

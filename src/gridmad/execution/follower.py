@@ -30,9 +30,8 @@ HASTE: Final = 1.0
 LOOK_INTERVAL: Final = 1.0
 """Seconds between looks at what can be known without asking."""
 MISSES: Final = 3
-"""Answers in a row that lack a job before it counts as gone ..."""
-MISS_TIME: Final = 10.0
-"""... and seconds that they span at least: accounting may lag behind."""
+"""Answers in a row that lack a job before it counts as gone; the resource's lag is the time that
+they span at least."""
 CANCEL_AGAIN: Final = 60.0
 """Seconds after which a job that did not end is cancelled again."""
 CANCELLED: Final = 143
@@ -199,6 +198,7 @@ class Follower:
     def _note_missing(self, job_ids: Sequence[JobId], now: float) -> None:
         """The resource did not know these jobs."""
         gone: dict[JobId, JobState] = {}
+        lag = self._resource.lag
         for job_id in job_ids:
             job = self._jobs.get(job_id)
             if job is None:
@@ -206,8 +206,8 @@ class Follower:
             if job.misses == 0:
                 job.missed_at = now
             job.misses += 1
-            if job.misses < MISSES or now < job.missed_at + MISS_TIME:
-                self._due = min(self._due, now + MISS_TIME / (MISSES - 1))
+            if job.misses < MISSES or now < job.missed_at + lag:
+                self._due = min(self._due, now + lag / (MISSES - 1))
                 continue
             log.warning("%s: %s", job.contact, VANISHED)
             # What ran has most likely ended, and the job's own files tell how.

@@ -60,6 +60,8 @@ class Resource:
     """... and how many of these may be under way at once for an endpoint."""
     looks: ClassVar[bool] = False
     """It has a `look`."""
+    lag: ClassVar[float] = 10.0
+    """Seconds that may pass after a job is gone before a `query` can tell how it ended."""
 
     report: Callable[[str, JobId, JobState], None]
     """Tells a state that the resource told by itself: `report(endpoint, job, state)`; set by the

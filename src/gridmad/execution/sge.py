@@ -8,7 +8,7 @@ States come from one `qstat` of all the user's jobs.  It shows no ended ones: ho
 is told by their own status files, where this machine and the cluster share the folder (see
 gridmad.execution.status_files), and by Grid Engine's accounting file.  That file is read on
 from where it was last read, and not by `qacct`, which reads all of it each time.  The master
-writes it with some delay (15 seconds, unless accounting_flush_time says otherwise).
+writes it with a delay (15 seconds, unless accounting_flush_time says otherwise).
 
 A job that could not be started Grid Engine keeps, in error, until somebody looks.  Here it is
 deleted and has failed, for gwd will run it again.  For the same reason Grid Engine is asked
@@ -157,6 +157,7 @@ class GridEngine(Resource):
     scheme = "sge"
     summary = "run jobs on a Grid Engine cluster"
     looks = True
+    lag = 75.0  # an accounting_flush_time of up to a minute is usual
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
