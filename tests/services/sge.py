@@ -51,7 +51,8 @@ CONFIGURATION = {
     "min_gid": "0",
     "reporting_params": "accounting=true reporting=false flush_time=00:00:01"
     " accounting_flush_time={flush_time} joblog=false sharelog=00:00:00",
-    "projects": "none",
+    # The harder case: a job that has ended is forgotten at once.
+    "finished_jobs": "0",
 }
 SCHEDULER = {
     "schedule_interval": "0:0:1",
