@@ -9,7 +9,7 @@ Sources: qsub(1), qdel(1), sge_qstat(5), sge_status(5), sge_accounting(5) of Gri
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 from xml.parsers import expat
@@ -159,30 +159,26 @@ class Listing:
         """Raises ValueError for what qstat does not print."""
         self._tasks: dict[tuple[str, int], Listed] = {}
         self._ranges: dict[str, list[tuple[range, Listed]]] = {}
-        for fields in _job_lists(xml):
-            name, job = fields.get("JB_name", ""), fields.get("JB_job_number", "")
-            if not _GROUP.fullmatch(name) or not job.isdecimal():
-                continue
-            listed = Listed(job, _state(fields.get("state", ""), fields["list"]))
-            for numbers in _task_ranges(fields.get("tasks", "")):
-                # What is listed as ended may be listed as running too, and then is running.
-                if len(numbers) > 1:
-                    self._ranges.setdefault(name, []).append((numbers, listed))
-                elif listed.state is Trouble.ENDED:
-                    self._tasks.setdefault((name, numbers.start), listed)
-                else:
-                    self._tasks[name, numbers.start] = listed
+        _parse(xml, self._take)
+
+    def _take(self, group: str, fields: Mapping[str, str]) -> None:
+        name, job = fields.get("JB_name", ""), fields.get("JB_job_number", "")
+        if not _GROUP.fullmatch(name) or not job.isdecimal():
+            return
+        listed = Listed(job, _state(fields.get("state", ""), group))
+        for numbers in _task_ranges(fields.get("tasks", "")):
+            if len(numbers) == 1:
+                self._tasks.setdefault((name, numbers.start), listed)
+            else:
+                self._ranges.setdefault(name, []).append((numbers, listed))
 
     def get(self, tag: str) -> Listed | None:
         """The task of a tag."""
         name, number = group_name(tag), task_number(tag)
         listed = self._tasks.get((name, number))
-        if listed is not None and listed.state is not Trouble.ENDED:
+        if listed is not None:
             return listed
-        for numbers, one in self._ranges.get(name, ()):
-            if number in numbers and (listed is None or one.state is not Trouble.ENDED):
-                listed = one
-        return listed
+        return next((one for numbers, one in self._ranges.get(name, ()) if number in numbers), None)
 
 
 def _state(letters: str, group: str) -> JobState | Trouble:
@@ -206,28 +202,26 @@ def _task_ranges(text: str) -> Iterator[range]:
         yield range(int(first), int(last or first) + 1, int(step or 1))
 
 
-def _job_lists(xml: bytes) -> Iterator[dict[str, str]]:
-    """The fields of each `job_list`, and `list`: which one.  Raises ValueError."""
-    found: list[dict[str, str]] = []
+def _parse(xml: bytes, take: Callable[[str, Mapping[str, str]], None]) -> None:
+    """Call `take` with each `job_list`: its state attribute, and its fields.  Raises ValueError."""
+    group = field = ""
     fields: dict[str, str] = {}
-    field = ""
 
     def start(name: str, attributes: dict[str, str]) -> None:
-        nonlocal field
-        if name == "job_list":
-            fields.clear()
-            fields["list"] = attributes.get("state", "")
+        nonlocal group, field
         field = name
+        if name == "job_list":
+            group = attributes.get("state", "")
+            fields.clear()
 
     def text(data: str) -> None:
-        if field:
-            fields[field] = fields.get(field, "") + data
+        fields[field] = fields.get(field, "") + data
 
     def end(name: str) -> None:
         nonlocal field
-        if name == "job_list":
-            found.append(fields.copy())
         field = ""
+        if name == "job_list":
+            take(group, fields)
 
     def doctype(*_declaration: object) -> None:
         raise ValueError("qstat prints a document type")
@@ -243,7 +237,6 @@ def _job_lists(xml: bytes) -> Iterator[dict[str, str]]:
         parser.Parse(xml, True)
     except expat.ExpatError as error:
         raise ValueError(f"what qstat prints is no XML: {error}") from None
-    return iter(found)
 
 
 _JOB_NUMBER: Final = re.compile(r"^job_number:\s+([0-9]+)$")

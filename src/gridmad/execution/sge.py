@@ -326,7 +326,7 @@ class GridEngine(Resource):
         if finished.exit_code != 0:
             raise TransientError(_problem("qstat", finished))
         try:
-            return Listing(finished.output)
+            return await asyncio.to_thread(Listing, finished.output)
         except ValueError as error:
             raise TransientError(str(error)) from None
 
