@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from tests.services.keeper import KeptProcess
+from tests.services.ports import reserve_port
 from tests.services.required import skip_without
-from tests.services.stomp_server import reserve_port
 
 PROGRAMS = Path("/usr/lib/gridengine")
 SHARED = Path("/usr/share/gridengine")
