@@ -187,6 +187,13 @@ def test_why_qsub_takes_no_job(errors: str, reason: str) -> None:
         ),
         (
             (
+                'error: commlib error: got read error (closing "head/qmaster/1") error: commlib '
+                "error: got select error (Connection refused)"
+            ),
+            False,
+        ),
+        (
+            (
                 "Unable to run job: failed receiving gdi request response for mid=1 (got syncron "
                 "message receive timeout error). Exiting."
             ),

@@ -127,7 +127,7 @@ def is_out_of_reach(errors: str) -> bool:
 
 def is_certainly_out_of_reach(errors: str) -> bool:
     """Whether a tool says that the master got nothing of what it was to be sent."""
-    return is_out_of_reach(errors) and "Connection refused" in errors
+    return "(Connection refused)" in errors and not re.search(r"read error|receiv", errors)
 
 
 # ---------------------------------------------------------------- qstat
