@@ -404,6 +404,18 @@ def test_what_is_refused_is_told_in_a_line(
         assert gwd.ask_and_wait(text) == [f"SUBMIT 1 FAILURE {reason}"]
 
 
+def test_a_machine_that_may_not_submit(sge: Cell, tmp_path: Path) -> None:
+    with desk(sge, tmp_path) as site, site.play() as gwd:
+        gwd.initialise()
+        sge.run("qconf", "-ds", "localhost")
+        try:
+            answers = gwd.ask_and_wait(request(site, 1, "exit 0"))
+        finally:
+            sge.run("qconf", "-as", "localhost")
+        reason = 'Grid Engine takes no such job: host "localhost" is not a submit host'
+        assert answers == [f"SUBMIT 1 FAILURE {reason}"]
+
+
 def test_a_machine_without_grid_engine(sge: Cell, tmp_path: Path) -> None:
     with desk(sge, tmp_path) as site:
         environment = site.environment | {"PATH": "/nonexistent"}

@@ -115,7 +115,7 @@ def refusal(errors: str) -> str:
     """What qsub says of a job that it does not take, without its ornaments."""
     _, _, reason = errors.rpartition("Unable to run job: ")
     reason = reason.removesuffix("Exiting.").strip().rstrip(".")
-    for ornament in ("Job was rejected because job ", "job rejected: ", "error: "):
+    for ornament in ("Job was rejected because job ", "job rejected: ", "denied: ", "error: "):
         reason = reason.removeprefix(ornament)
     return reason or "qsub does not say why"
 
