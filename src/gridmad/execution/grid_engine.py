@@ -132,7 +132,6 @@ def is_certainly_out_of_reach(errors: str) -> bool:
 
 # ---------------------------------------------------------------- qstat
 
-
 _GROUP: Final = re.compile(r"gridmad-[0-9a-f]{12}")
 
 
