@@ -47,6 +47,8 @@ scheduler_threads 1
 # What differs from the configuration that the package brings.
 CONFIGURATION = {
     "execd_spool_dir": "{folder}/execution",
+    # Past Debian's wrapper, a shell script that takes longer than the shepherd and its job.
+    "shepherd_cmd": f"{PROGRAMS}/sge_shepherd",
     "min_uid": "0",
     "min_gid": "0",
     "reporting_params": "accounting=true reporting=false flush_time=00:00:01"
