@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.gwd import PATIENCE, Family, Player
-from tests.services import arc, glue, slapd, slurm
+from tests.services import arc, glue, sge, slapd, slurm
 from tests.services.ports import reserve_port
 from tests.services.required import skip_without
 
@@ -182,6 +182,12 @@ def dead_directory(site: Site) -> None:
     site.arguments = f"-s 127.0.0.1:{reserve_port()} --deadline 3 --timeout 2"
 
 
+def grid_engine(site: Site) -> None:
+    environment = sge.shared().environment
+    site.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in environment.items()))
+    site.arguments = "--interval 1 --settle 0.3"
+
+
 def cluster(site: Site) -> None:
     environment = slurm.shared().environment
     site.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in environment.items()))
@@ -210,6 +216,7 @@ SUBJECTS = [
     Subject("gw_em_mad_fork", submits_once=False),
     Subject("gw_em_mad_arc", compute_element, jobs=10, is_slow=True, ends_processes=False),
     Subject("gw_em_mad_slurm", cluster),
+    Subject("gw_em_mad_sge", grid_engine),
     Subject("gw_tm_mad_local"),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
 ]

@@ -172,7 +172,8 @@ class Player:
     def kill(self) -> None:
         """The end of all that was started here."""
         for pid in self.leftovers():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
         self.close_stdin()

@@ -204,6 +204,7 @@ class Follower:
     def _note_missing(self, job_ids: Sequence[JobId], now: float) -> None:
         """The resource did not know these jobs."""
         gone: list[Job] = []
+        miss_time = self._resource.miss_time
         for job_id in job_ids:
             job = self._jobs.get(job_id)
             if job is None:
@@ -211,7 +212,6 @@ class Follower:
             if job.misses == 0:
                 job.missed_at = now
             job.misses += 1
-            miss_time = self._resource.miss_time
             if job.misses < MISSES or now < job.missed_at + miss_time:
                 self._due = min(self._due, now + miss_time / (MISSES - 1))
                 continue
