@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.gwd import Family, Player
-from tests.services import glue, slapd
+from tests.services import glue, slapd, sshd
 from tests.services.required import skip_without
 
 FAMILY_OF_PREFIX: dict[str, Family] = {
@@ -168,6 +168,14 @@ def dead_directory(site: Site) -> None:
     site.arguments = f"-s 127.0.0.1:{slapd._free_port()} --deadline 3 --timeout 2"
 
 
+def remote_host(site: Site) -> None:
+    problem = sshd.missing()
+    if problem:
+        skip_without("sshd", problem)
+    site.stack.enter_context(sshd.Sshd(site.folder / "sshd", site.home))
+    site.arguments = "--interval 0.3 --settle 0.3"
+
+
 def staging_url(site: Site) -> None:
     site.arguments = "-u gsiftp://localhost:2811"
 
@@ -184,6 +192,7 @@ SUBJECTS = [
         has_hosts=False,
     ),
     Subject("gw_em_mad_fork"),
+    Subject("gw_em_mad_ssh", remote_host),
     Subject("gw_tm_mad_local"),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
 ]
