@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.gwd import Family, Player
-from tests.services import glue, slapd, sshd
+from tests.services import glue, slapd, slurm, sshd
 from tests.services.required import skip_without
 
 FAMILY_OF_PREFIX: dict[str, Family] = {
@@ -110,6 +110,8 @@ class Subject:
     """Without arguments it refuses to run."""
     has_hosts: bool = True
     moves_files: bool = True
+    submits_once: bool = True
+    """A job that a killed driver had begun is not run again."""
     given_arguments: str | None = None
 
     @property
@@ -176,6 +178,12 @@ def remote_host(site: Site) -> None:
     site.arguments = "--interval 0.3 --settle 0.3"
 
 
+def cluster(site: Site) -> None:
+    environment = slurm.shared().environment
+    site.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in environment.items()))
+    site.arguments = "--interval 0.3 --settle 0.3"
+
+
 def staging_url(site: Site) -> None:
     site.arguments = "-u gsiftp://localhost:2811"
 
@@ -191,7 +199,8 @@ SUBJECTS = [
         needs_arguments=True,
         has_hosts=False,
     ),
-    Subject("gw_em_mad_fork"),
+    Subject("gw_em_mad_fork", submits_once=False),
+    Subject("gw_em_mad_slurm", cluster),
     Subject("gw_em_mad_ssh", remote_host),
     Subject("gw_tm_mad_local"),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
@@ -211,6 +220,7 @@ def chosen(name: str | None, arguments: str | None) -> list[Subject]:
             known[0].prepare if known else lambda site: None,
             has_hosts=not known or known[0].has_hosts,
             moves_files=not known or known[0].moves_files,
+            submits_once=not known or known[0].submits_once,
             needs_arguments=bool(known) and known[0].needs_arguments,
             given_arguments=arguments,
         )
