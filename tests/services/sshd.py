@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -57,12 +57,19 @@ def missing() -> str | None:
 
 
 class Sshd:
-    """One server; `limits` are further lines of sshd_config, such as "MaxSessions 2".
+    """One server; `limits` are further lines of sshd_config, such as "MaxSessions 2", and
+    `environment` is what a login gets.
 
     `home` gets an .ssh folder from which ssh and the driver reach it as `localhost`.
     """
 
-    def __init__(self, folder: Path, home: Path, limits: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        home: Path,
+        limits: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.home = home
         self.port = _free_port()
@@ -73,7 +80,9 @@ class Sshd:
         _make_key(self.identity)
         _make_key(folder / "host_key")
         public = self.identity.with_suffix(".pub").read_text()
-        (folder / "authorized_keys").write_text(f'environment="HOME={home}" {public}')
+        variables = {"HOME": str(home), **(environment or {})}
+        settings = ",".join(f'environment="{name}={value}"' for name, value in variables.items())
+        (folder / "authorized_keys").write_text(f"{settings} {public}")
         (folder / "sshd_config").write_text(
             CONFIGURATION.format(port=self.port, folder=folder, limits=limits)
         )
@@ -147,14 +156,14 @@ SshdMaker = Callable[..., Sshd]
 
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[SshdMaker]:
-    """`sshd(home, limits=...)` starts a server that ends with the test."""
+    """`sshd(home, limits=..., environment=...)` starts a server that ends with the test."""
     problem = missing()
     if problem:
         skip_without("sshd", problem)
     servers: list[Sshd] = []
 
-    def make(home: Path, limits: str = "") -> Sshd:
-        server = Sshd(tmp_path / f"sshd{len(servers)}", home, limits)
+    def make(home: Path, limits: str = "", environment: Mapping[str, str] | None = None) -> Sshd:
+        server = Sshd(tmp_path / f"sshd{len(servers)}", home, limits, environment)
         servers.append(server)
         server.start()
         return server

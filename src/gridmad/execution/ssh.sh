@@ -1,7 +1,7 @@
 # What the ssh driver does on a host: runs jobs there, tells their states, ends and forbids them.
 #
 # A host keeps it as ~/.gridmad/helper-VERSION.  The driver lets a shell in ~/.gridmad/jobs read it
-# and then calls keep, start, query, cancel and find_jobs; what goes on without a connection runs as
+# and then calls functions of it; what goes on without a connection runs as
 #
 #   /bin/sh ../helper-VERSION shepherd TAG UMASK     a job, until its end is written down
 #   /bin/sh ../helper-VERSION finish GRACE TAG ...   the end of jobs that were cancelled
@@ -361,6 +361,16 @@ find_jobs() { # TAG ...
         elif ! is_forbidden "$tag"; then
             printf '%s found\n' "$tag"
         fi
+    done
+}
+
+# Ends what still submits groups of jobs of these names: it has one as the end of a word.
+end_tools() { # NAME ...
+    for name; do
+        for file in $(grep -lsz -- "$name\$" /proc/[0-9]*/cmdline); do
+            process=${file#/proc/}
+            kill -s KILL "${process%/*}" 2>/dev/null
+        done
     done
 }
 
