@@ -26,6 +26,8 @@ MAX_OUTPUT: Final = 64 << 20
 """Bytes of a command's output; more is a fault, and must not fill the memory."""
 MAX_LINE: Final = 65_536
 _EXCERPT: Final = 300
+_NOTHING: Final = b"# no host is known\n"
+"""As contents of known_hosts; the library would take the user's file for b""."""
 
 # It tells every connection and every command.
 logging.getLogger("asyncssh").setLevel(logging.WARNING)
@@ -120,7 +122,7 @@ class Host:
                     address.port or (),
                     username=address.user or (),
                     known_hosts=_existing(settings.known_hosts),
-                    client_keys=settings.identities or (),
+                    client_keys=list(settings.identities) or (),
                     agent_forwarding=False,
                     x11_forwarding=False,
                     request_pty=False,
@@ -230,7 +232,7 @@ def _existing(files: tuple[str, ...]) -> list[str] | bytes:
     for file in files:
         with contextlib.suppress(OSError), open(file, "rb"):  # noqa: PTH123 - a look
             found.append(file)
-    return found or b""
+    return found or _NOTHING
 
 
 def _describe(error: Exception) -> str:
