@@ -19,6 +19,7 @@ from typing import Self
 
 import pytest
 
+from tests.services.ports import reserve_port
 from tests.services.required import skip_without
 
 START_TIME = 10.0
@@ -72,7 +73,7 @@ class Sshd:
     ) -> None:
         self.folder = folder
         self.home = home
-        self.port = _free_port()
+        self.port = reserve_port()
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir()
         (home / ".ssh").mkdir(mode=0o700, parents=True)
@@ -190,10 +191,3 @@ def _make_key(path: Path) -> None:
 
 def _program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

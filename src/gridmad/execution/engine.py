@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import ClassVar, Final, NamedTuple
 
 from gridmad.driver import Batch, MaybeAwaitable
@@ -99,6 +100,16 @@ class Engine(ExecutionDriver):
             "(default: %(default)g)",
         )
         add_state_options(parser, cls.resource_class.scheme)
+        if cls.resource_class.looks:
+            parser.add_argument(
+                "--exit-codes",
+                metavar="DIR",
+                type=Path,
+                help="a folder that nodes and this machine share, where jobs leave their exit "
+                "codes (default: jobs, below --state); not shared, nothing is lost but time",
+            )
+        else:
+            parser.set_defaults(exit_codes=None)
         cls.resource_class.add_options(parser)
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -112,12 +123,13 @@ class Engine(ExecutionDriver):
             options.timeout,
         )
         self._submit_time = min(SUBMIT_TIME, (options.deadline or SUBMIT_TIME) * 0.9)
+        status_folder: Path = (options.exit_codes or folder / "jobs").absolute()
         self._ledger = Ledger(
-            folder, os.environ.get("GW_LOCATION", ""), options.keep_days * 86400.0
+            folder, status_folder, os.environ.get("GW_LOCATION", ""), options.keep_days * 86400.0
         )
         self._resource = self.resource_class(options)
         self._resource.report = self._told
-        self._resource.folder = self._ledger.jobs
+        self._resource.folder = status_folder
         self._endpoints: dict[str, Endpoint] = {}
         self._inherited: dict[str, Contact] = {}
         self._unheard: dict[str, Doubt] = {}
