@@ -4,9 +4,9 @@ Knows no library; gridmad.ssh_connection does, and is imported when a driver sta
 """
 
 import argparse
+import os.path
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from gridmad.errors import DriverError
@@ -70,8 +70,8 @@ class Settings:
         """Read the command line."""
         known_hosts = options.known_hosts or KNOWN_HOSTS
         return cls(
-            tuple(str(Path(file).expanduser()) for file in known_hosts),
-            tuple(str(Path(file).expanduser()) for file in options.identity or ()),
+            tuple(map(os.path.expanduser, known_hosts)),
+            tuple(map(os.path.expanduser, options.identity or ())),
             options.sessions,
             options.connect_time,
         )

@@ -133,7 +133,8 @@ class Ssh(Resource):
 
     async def look(self, endpoint: str, jobs: Mapping[JobId, str]) -> Mapping[JobId, JobState]:
         """What the host told by itself."""
-        return self._at(endpoint).look(jobs)
+        place = self._places.get(endpoint)
+        return {} if place is None else place.look(jobs)
 
     async def cancel(
         self, endpoint: str, jobs: Mapping[JobId, str]
