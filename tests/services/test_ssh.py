@@ -63,7 +63,9 @@ class Session:
         return str(outcome)
 
     async def recover(self, contact: Contact) -> JobState | DriverError:
-        return (await self.driver.recover(Batch([contact], ignore)))[0]
+        outcomes: dict[int, JobState | DriverError] = {}
+        await self.driver.recover(Batch([contact], outcomes.__setitem__))
+        return outcomes[0]
 
     async def cancel(self, *contacts: Contact) -> None:
         assert await self.driver.cancel(Batch(contacts, ignore)) == [None] * len(contacts)

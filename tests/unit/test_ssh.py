@@ -281,6 +281,19 @@ def test_a_job_that_was_looked_for_is_found_or_never_started(here: Here) -> None
     assert set(here.ask(("find_jobs", *tags))) == found
 
 
+def test_a_start_that_comes_while_its_tag_is_given_up(here: Here) -> None:
+    (here.folder / TAG).touch()
+
+    def give_up() -> None:
+        time.sleep(0.2)
+        (here.folder / f"{TAG}.status").write_text("143\n")
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(give_up)
+        assert here.ask(("start", TAG, "true")) == {TAG: Said("forbidden", "")}
+    assert here.ask(("find_jobs", TAG)) == {}
+
+
 def test_a_start_that_was_cut_short_is_lost_after_a_while(here: Here) -> None:
     (here.folder / TAG).write_text("echo x >$HOME/trace")
     assert here.state(TAG) == PENDING

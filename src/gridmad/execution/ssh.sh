@@ -224,8 +224,15 @@ keep() { # DAYS
     fi
 }
 
-# find_jobs made its file.
+# Whether find_jobs made its file.
 is_forbidden() { # TAG
+    # Who makes it shows a moment later which it is.
+    for attempt in 1 2 3 4 5 6 7 8 9 10; do
+        if [ -s "$1" ] || [ -e "$1.status" ]; then
+            break
+        fi
+        sleep 0.1 || sleep 1
+    done 2>/dev/null
     [ ! -s "$1" ] && [ -e "$1.status" ]
 }
 
