@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.gwd import PATIENCE, Family, Player
-from tests.services import arc, glue, sge, slapd, slurm
+from tests.services import arc, glue, sge, slapd, slurm, sshd
 from tests.services.ports import reserve_port
 from tests.services.required import skip_without
 
@@ -188,6 +188,14 @@ def grid_engine(site: Site) -> None:
     site.arguments = "--interval 1 --settle 0.3"
 
 
+def remote_host(site: Site) -> None:
+    problem = sshd.missing()
+    if problem:
+        skip_without("sshd", problem)
+    site.stack.enter_context(sshd.Sshd(site.folder / "sshd", site.home))
+    site.arguments = "--interval 0.3 --settle 0.3"
+
+
 def cluster(site: Site) -> None:
     environment = slurm.shared().environment
     site.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in environment.items()))
@@ -217,6 +225,7 @@ SUBJECTS = [
     Subject("gw_em_mad_arc", compute_element, jobs=10, is_slow=True, ends_processes=False),
     Subject("gw_em_mad_slurm", cluster),
     Subject("gw_em_mad_sge", grid_engine),
+    Subject("gw_em_mad_ssh", remote_host),
     Subject("gw_tm_mad_local"),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
 ]
