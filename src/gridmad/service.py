@@ -34,7 +34,7 @@ class Service(ABC):
     """Requests of one id are served in their order, one at a time ..."""
     parallel: ClassVar[frozenset[str]] = frozenset()
     """... but for those of these operations, which run together."""
-    gathered: ClassVar[frozenset[str]] = frozenset()
+    gathered: frozenset[str] = frozenset()
     """Operations of which one batch is under way at a time while the next one gathers."""
     deadlines: ClassVar[Mapping[str, float]]
     """Seconds after which a batch's unanswered requests get their fallback."""

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from gridmad.errors import DriverError
-from gridmad.execution.journal import FILE_NAME, Journal, Started, Unended
+from gridmad.execution.journal import FILE_NAME, Intent, Journal, Started, Unended
 from gridmad.execution.model import JobState
+from gridmad.execution.processes import ProcessIdentity
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def as_another_driver(folder: Path, work: str) -> None:
     script = f"""
         import os, signal, sys
         from pathlib import Path
-        from gridmad.execution.journal import Journal, Started
+        from gridmad.execution.journal import Intent, Journal, Started
         from gridmad.execution.model import JobState
         journal = Journal(Path(sys.argv[1]))
         {work}
@@ -53,7 +54,7 @@ def as_another_driver(folder: Path, work: str) -> None:
 
 
 def test_only_the_user_may_see_it(folder: Path, journal: Journal) -> None:
-    journal.intend([("a", "1")])
+    journal.intend([Intent("a", "1")])
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     files = sorted(folder.iterdir())
     assert [path.name for path in files] == [FILE_NAME, FILE_NAME + "-shm", FILE_NAME + "-wal"]
@@ -61,7 +62,7 @@ def test_only_the_user_may_see_it(folder: Path, journal: Journal) -> None:
 
 
 def test_a_jobs_life(folder: Path, journal: Journal) -> None:
-    journal.intend([("a", "1"), ("b", "1"), ("c", "2")])
+    journal.intend([Intent("a", "1"), Intent("b", "1"), Intent("c", "2")])
     journal.record([Started("a", "x://a"), Started("b", "x://b")], failed=["c"])
     assert rows(folder, "tag, job_id, contact, phase") == [
         ("a", "1", "x://a", None),
@@ -75,7 +76,7 @@ def test_a_jobs_life(folder: Path, journal: Journal) -> None:
 
 
 def test_cancelling_is_remembered(journal: Journal) -> None:
-    journal.intend([("a", "1"), ("b", "2")])
+    journal.intend([Intent("a", "1"), Intent("b", "2")])
     journal.cancel(["a"])
     assert journal.is_cancelled("a")
     assert not journal.is_cancelled("b")
@@ -85,14 +86,18 @@ def test_cancelling_is_remembered(journal: Journal) -> None:
 def test_what_a_dead_driver_left_is_claimed_once(folder: Path) -> None:
     as_another_driver(
         folder,
-        "journal.intend([('a', '1'), ('b', '2'), ('c', '3'), ('d', '4')]);"
+        "journal.intend([Intent('a', '1', 'here', 'f00'), Intent('b', '2'), Intent('c', '3')]);"
+        "journal.intend([Intent('d', '4')]);"
         "journal.record([Started('b', 'x://b'), Started('c', 'x://c')], ['d']);"
         "journal.cancel(['b']); journal.end([('c', JobState.done(0))])",
     )
     journal = Journal(folder)
-    assert sorted(journal.claim()) == [
-        Unended("a", "1", None, False),
-        Unended("b", "2", "x://b", True),
+    left = sorted(journal.claim())
+    owner = left[0].owner
+    assert ProcessIdentity.parse(owner).is_here
+    assert left == [
+        Unended("a", "1", None, False, "here", "f00", owner),
+        Unended("b", "2", "x://b", True, "", "", owner),
     ]
     assert journal.claim() == []
     journal.close()
@@ -100,7 +105,7 @@ def test_what_a_dead_driver_left_is_claimed_once(folder: Path) -> None:
 
 def test_jobs_of_another_master_are_left_alone(folder: Path) -> None:
     """Their ids mean other jobs."""
-    as_another_driver(folder, "journal.intend([('a', '1')])")
+    as_another_driver(folder, "journal.intend([Intent('a', '1')])")
     other = Journal(folder, "/another/gw")
     assert other.claim() == []
     other.close()
@@ -111,9 +116,9 @@ def test_jobs_of_another_master_are_left_alone(folder: Path) -> None:
 
 def test_jobs_of_a_driver_that_lives_are_left_alone(folder: Path) -> None:
     journal = Journal(folder)
-    journal.intend([("a", "1")])
+    journal.intend([Intent("a", "1")])
     # This one dies; the other, this very process, goes on.
-    as_another_driver(folder, "assert journal.claim() == []; journal.intend([('b', '1')])")
+    as_another_driver(folder, "assert journal.claim() == []; journal.intend([Intent('b', '1')])")
     assert [job.tag for job in journal.claim()] == ["b"]
     journal.close()
 
@@ -131,7 +136,7 @@ def test_jobs_of_a_driver_that_lives_are_left_alone(folder: Path) -> None:
 def test_an_owner_is_told_by_its_start_and_boot(
     folder: Path, journal: Journal, owner: str, is_claimed: bool
 ) -> None:
-    journal.intend([("a", "1")])
+    journal.intend([Intent("a", "1")])
     [(own,)] = rows(folder, "owner")
     host, boot, pid, start = str(own).split("/")
     assert int(pid) == os.getpid()
@@ -144,7 +149,7 @@ def test_an_owner_is_told_by_its_start_and_boot(
 
 
 def test_ended_jobs_expire(folder: Path, journal: Journal) -> None:
-    journal.intend([("a", "1"), ("b", "2"), ("c", "3")])
+    journal.intend([Intent("a", "1"), Intent("b", "2"), Intent("c", "3")])
     journal.end([("a", JobState.done(0)), ("b", JobState.done(0))])
     connection = sqlite3.connect(folder / FILE_NAME)
     with connection:
@@ -157,9 +162,9 @@ def test_ended_jobs_expire(folder: Path, journal: Journal) -> None:
 
 def test_a_batch_is_written_whole_or_not_at_all(folder: Path, journal: Journal) -> None:
     with pytest.raises(DriverError, match=r"journal\.sqlite3: UNIQUE constraint failed"):
-        journal.intend([("a", "1"), ("b", "2"), ("a", "3")])
+        journal.intend([Intent("a", "1"), Intent("b", "2"), Intent("a", "3")])
     assert rows(folder, "tag") == []
-    journal.intend([("a", "1")])
+    journal.intend([Intent("a", "1")])
 
 
 @pytest.mark.parametrize("broken", [b"what is this\n" * 1000, b"SQLite format 3\0" + b"x" * 9000])
@@ -169,7 +174,7 @@ def test_a_broken_journal_is_set_aside(
     folder.mkdir(parents=True)
     (folder / FILE_NAME).write_bytes(broken)
     journal = Journal(folder)
-    journal.intend([("a", "1")])
+    journal.intend([Intent("a", "1")])
     journal.close()
     [aside] = folder.glob("*.broken-*")
     assert aside.read_bytes() == broken
@@ -189,13 +194,13 @@ def test_another_format_is_set_aside(
     folder: Path, caplog: pytest.LogCaptureFixture, change: str, reason: str
 ) -> None:
     before = Journal(folder)
-    before.intend([("a", "1")])
+    before.intend([Intent("a", "1")])
     before.close()
     connection = sqlite3.connect(folder / FILE_NAME)
     connection.execute(change)
     connection.close()
     journal = Journal(folder)
-    journal.intend([("b", "2")])
+    journal.intend([Intent("b", "2")])
     assert rows(folder, "tag") == [("b",)]
     journal.close()
     assert reason in caplog.text
@@ -220,7 +225,7 @@ def test_drivers_wait_for_each_other(folder: Path) -> None:
             journal = Journal(folder)
             for batch in range(20):
                 tags = [f"{number}-{batch}-{index}" for index in range(10)]
-                journal.intend((tag, "1") for tag in tags)
+                journal.intend(Intent(tag, "1") for tag in tags)
                 journal.record([Started(tag, f"x://{tag}") for tag in tags])
                 journal.claim()
             journal.close()

@@ -117,7 +117,7 @@ async def _read(stream: asyncio.StreamReader) -> bytes:
 
 
 def own_mark() -> str:
-    """This driver's process, as the mark of what it runs."""
+    """The mark of what the driver of this process runs."""
     return _mark(str(ProcessIdentity.of(os.getpid())))
 
 

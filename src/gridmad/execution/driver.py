@@ -1,7 +1,7 @@
 """The execution family: what a driver of it implements."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from gridmad.driver import Batch, Driver, MaybeAwaitable
 from gridmad.errors import DriverError
@@ -22,6 +22,8 @@ class ExecutionDriver(Driver):
     An outcome may be a TransientError: the daemon then answers what it last knew.
     """
 
+    gathered: ClassVar[frozenset[str]] = frozenset({"SUBMIT", "POLL", "CANCEL", "RECOVER"})
+    """Operations of which it gets one batch at a time, while the next one gathers."""
     report: Callable[[Contact, JobState], None]
     """Set by the daemon before `start`."""
 

@@ -40,15 +40,15 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from subprocess import Popen
 from typing import ClassVar, Final, NamedTuple, TypeVar
 
 from gridmad.driver import Batch, MaybeAwaitable, describe
-from gridmad.errors import DriverError, TransientError, UnknownJobError, UsageError
+from gridmad.errors import DriverError, TransientError, UnknownJobError
+from gridmad.execution.contact import TAG
 from gridmad.execution.driver import Contact, ExecutionDriver
 from gridmad.execution.ending import Ending, sweep
-from gridmad.execution.journal import Journal, Started, Unended
+from gridmad.execution.journal import Intent, Journal, Started, Unended
 from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Phase, Submission
 from gridmad.execution.processes import (
     ProcessIdentity,
@@ -57,8 +57,9 @@ from gridmad.execution.processes import (
     host_name,
     status,
 )
-from gridmad.execution.shepherd import MARK, TAG, Shepherds
-from gridmad.options import count, seconds
+from gridmad.execution.shepherd import MARK, Shepherds
+from gridmad.execution.state import add_state_options, expire_files, make_folder, state_folder
+from gridmad.options import seconds
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,6 @@ Result = TypeVar("Result")
 
 CHUNK: Final = 16
 """Jobs started in one transaction: 16 take some 10 ms, so that answers come steadily."""
-KEEP_DAYS: Final = 7
 SWEEP_INTERVAL: Final = 0.1
 """Seconds between looks at what is left of jobs that are being ended."""
 EXPIRY_INTERVAL: Final = 86400.0
@@ -75,7 +75,6 @@ RETRY_TIME: Final = 1.0
 MAX_RETRY_TIME: Final = 30.0
 """Seconds before an exit code that cannot be read is tried again: doubling from the one to
 the other."""
-MAX_KEEP_DAYS: Final = 36500
 STOP_TIME: Final = 0.2
 """Seconds that a start under way has to end when the driver stops."""
 
@@ -145,13 +144,7 @@ class ForkDriver(ExecutionDriver):
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         """Declare --state, --grace and --keep-days."""
-        parser.add_argument(
-            "--state",
-            metavar="DIR",
-            type=_folder,
-            help="keep the journal and exit codes here; it must be on a local disk "
-            "(default: $XDG_STATE_HOME/gridmad/fork or ~/.local/state/gridmad/fork)",
-        )
+        add_state_options(parser, "fork")
         parser.add_argument(
             "--grace",
             metavar="SECONDS",
@@ -159,17 +152,10 @@ class ForkDriver(ExecutionDriver):
             default=5.0,
             help="time that a cancelled job has between TERM and KILL (default: %(default)g)",
         )
-        parser.add_argument(
-            "--keep-days",
-            metavar="DAYS",
-            type=_days,
-            default=KEEP_DAYS,
-            help="keep what is known of ended jobs for this long (default: %(default)s)",
-        )
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        self._folder: Path = (options.state or _default_folder()).absolute()
+        self._folder = state_folder(options, "fork")
         self._grace: float = options.grace
         self._keep: float = options.keep_days * 86400
         self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -225,7 +211,7 @@ class ForkDriver(ExecutionDriver):
             return []
         try:
             self._journal = Journal(self._folder, os.environ.get("GW_LOCATION", ""))
-            self._shepherds.make_folder()
+            make_folder(self._folder / "jobs")
             ends = self._take_over()
         except DriverError as error:
             self._no_journal = error
@@ -284,7 +270,7 @@ class ForkDriver(ExecutionDriver):
             return
         try:
             unended = self._journal.expire(self._keep)
-            self._shepherds.expire(time.time() - self._keep, unended)
+            expire_files(self._folder / "jobs", time.time() - self._keep, unended)
         except OSError as error:
             log.warning("old files are not removed: %s", describe(error))
         except DriverError as error:
@@ -341,7 +327,8 @@ class ForkDriver(ExecutionDriver):
         """In the thread: write down the intent, act, write down what became of it."""
         tags = [os.urandom(8).hex() for _ in submissions]
         self._log.intend(
-            (tag, submission.job_id) for tag, submission in zip(tags, submissions, strict=True)
+            Intent(tag, submission.job_id)
+            for tag, submission in zip(tags, submissions, strict=True)
         )
         outcomes = [
             self._start_job(tag, submission)
@@ -643,33 +630,6 @@ class ForkDriver(ExecutionDriver):
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("following jobs failed: %r", task.exception(), exc_info=task.exception())
-
-
-def _default_folder() -> Path:
-    state = os.environ.get("XDG_STATE_HOME", "")
-    if os.path.isabs(state):  # noqa: PTH117
-        return Path(state) / "gridmad" / "fork"
-    try:
-        home = Path.home()
-    except RuntimeError:
-        raise UsageError(
-            "no home directory is known to keep the journal in: give --state or set HOME"
-        ) from None
-    return home / ".local" / "state" / "gridmad" / "fork"
-
-
-def _folder(text: str) -> Path:
-    """A folder's name on the command line."""
-    if not text:
-        raise argparse.ArgumentTypeError("the name of the folder is empty")
-    return Path(text)
-
-
-def _days(text: str) -> int:
-    """Whole days on the command line."""
-    if len(text.lstrip("0")) > len(str(MAX_KEEP_DAYS)) or count(text) > MAX_KEEP_DAYS:
-        raise argparse.ArgumentTypeError(f"not from 1 to {MAX_KEEP_DAYS} days: {text[:20]}")
-    return count(text)
 
 
 def _raise_descriptor_limit() -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "journal.sqlite3"
-VERSION: Final = 2
+VERSION: Final = 3
 LOCK_TIME: Final = 20.0
 """Seconds to wait for another driver's transaction."""
 
@@ -47,6 +47,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     job_id TEXT NOT NULL,
     master TEXT NOT NULL,
     owner TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    digest TEXT NOT NULL,
     contact TEXT UNIQUE,
     phase TEXT,
     exit_code INTEGER,
@@ -66,6 +68,8 @@ _COLUMNS: Final = (
     "job_id",
     "master",
     "owner",
+    "endpoint",
+    "digest",
     "contact",
     "phase",
     "exit_code",
@@ -75,6 +79,17 @@ _COLUMNS: Final = (
     "started",
     "ended",
 )
+
+
+class Intent(NamedTuple):
+    """A job that is going to be started."""
+
+    tag: str
+    job_id: str
+    endpoint: str = ""
+    """Where, for a driver that knows several places."""
+    digest: str = ""
+    """Of what is submitted, to tell whether the same is submitted again."""
 
 
 class Started(NamedTuple):
@@ -92,6 +107,10 @@ class Unended(NamedTuple):
     contact: str | None
     """None for an intent: nobody was told of this job."""
     is_cancelled: bool
+    endpoint: str
+    digest: str
+    owner: str
+    """The driver that died."""
 
 
 class _FormatError(Exception):
@@ -182,8 +201,8 @@ class Journal:
         with self._errors():
             self._connection.close()
 
-    def intend(self, jobs: Iterable[tuple[str, str]]) -> None:
-        """Write down what is going to be started: `(tag, job_id)` of each job.
+    def intend(self, jobs: Iterable[Intent]) -> None:
+        """Write down what is going to be started.
 
         A job id may come again, for a job that replaces the one before: the tag tells them
         apart.
@@ -191,8 +210,9 @@ class Journal:
         now = time.time()
         with self._transaction() as connection:
             connection.executemany(
-                "INSERT INTO jobs (tag, job_id, master, owner, intended) VALUES (?, ?, ?, ?, ?)",
-                [(tag, job_id, self._master, self._owner, now) for tag, job_id in jobs],
+                "INSERT INTO jobs (tag, job_id, endpoint, digest, master, owner, intended)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(*job, self._master, self._owner, now) for job in jobs],
             )
 
     def record(self, started: Iterable[Started], failed: Iterable[str] = ()) -> None:
@@ -240,18 +260,18 @@ class Journal:
         """
         with self._transaction() as connection:
             unended = connection.execute(
-                "SELECT owner, tag, job_id, contact, is_cancelled FROM jobs"
+                "SELECT tag, job_id, contact, is_cancelled, endpoint, digest, owner FROM jobs"
                 " WHERE ended IS NULL AND master = ? ORDER BY intended",
                 (self._master,),
             ).fetchall()
-            dead = {owner for owner in {row[0] for row in unended} if _is_dead(owner)}
+            dead = {owner for owner in {row[-1] for row in unended} if _is_dead(owner)}
             connection.executemany(
                 "UPDATE jobs SET owner = ? WHERE ended IS NULL AND master = ? AND owner = ?",
                 [(self._owner, self._master, owner) for owner in dead],
             )
         return [
-            Unended(tag, job_id, contact, bool(is_cancelled))
-            for owner, tag, job_id, contact, is_cancelled in unended
+            Unended(tag, job_id, contact, bool(is_cancelled), endpoint, digest, owner)
+            for tag, job_id, contact, is_cancelled, endpoint, digest, owner in unended
             if owner in dead
         ]
 

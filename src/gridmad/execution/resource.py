@@ -10,9 +10,9 @@ that is down does not hold up the others.
 """
 
 import argparse
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, TypeAlias
 
 from gridmad.errors import DriverError
@@ -41,7 +41,7 @@ class Task:
         return int(self.tag[GROUP_LENGTH:], 16)
 
 
-class Resource(ABC):
+class Resource:
     """A kind of resource.
 
     Every method may raise a TransientError for an endpoint that is out of reach or slow: what
@@ -65,6 +65,11 @@ class Resource(ABC):
     """Tells a state that the resource told by itself: `report(endpoint, job, state)`; set by the
     engine before `start`, and called from the event loop.  Jobs it does not know are ignored."""
 
+    folder: Path
+    """For files that jobs leave at their ends, named by their tags (see gridmad.execution.payload),
+    where this machine and the resource share it; set by the engine before `start`.  What is old
+    there is removed by the engine."""
+
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
 
@@ -85,26 +90,26 @@ class Resource(ABC):
         """
         return submission.host
 
-    @abstractmethod
     async def submit(self, endpoint: str, tasks: Sequence[Task]) -> Sequence[JobId | DriverError]:
         """Submit jobs: the id of each, or why it was refused.
 
         Each must be findable by its tag from the moment on that the resource took it, but for
         a resource with two phases, which drops jobs that nobody commits.
         """
+        raise NotImplementedError
 
     async def commit(self, endpoint: str, jobs: Mapping[JobId, str]) -> None:
         """The second phase of a submission, where a resource has one: the ids of `jobs` (with
         their tags) were written down, so now they may run.
         """
 
-    @abstractmethod
     async def query(self, endpoint: str, jobs: Mapping[JobId, str]) -> Mapping[JobId, JobState]:
         """The states of jobs (given with their tags), by as few questions as can be.
 
         Those that the resource does not know, or knows under another tag, are left out.  A job
         that ended must not be left out before its exit code was sought wherever it may be had.
         """
+        raise NotImplementedError
 
     async def look(self, endpoint: str, jobs: Mapping[JobId, str]) -> Mapping[JobId, JobState]:
         """What can be known of jobs without asking the resource (as a file that they leave at
@@ -112,12 +117,12 @@ class Resource(ABC):
         """
         return {}
 
-    @abstractmethod
     async def cancel(
         self, endpoint: str, jobs: Mapping[JobId, str]
     ) -> Mapping[JobId, DriverError | None]:
         """Begin to end jobs.  One that has ended or is unknown is no error; left out is None."""
+        raise NotImplementedError
 
-    @abstractmethod
     async def find(self, endpoint: str, tags: Collection[str]) -> Mapping[str, JobId]:
         """The ids of jobs by their tags, ended ones too as long as the resource knows them."""
+        raise NotImplementedError

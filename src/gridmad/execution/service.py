@@ -46,7 +46,6 @@ class ExecutionService(Service):
 
     grammar = wire.EXECUTION
     is_sequenced = True
-    gathered = frozenset({"SUBMIT", "POLL", "CANCEL", "RECOVER"})
     deadlines = {  # noqa: RUF012 - overrides a ClassVar
         "SUBMIT": 300.0,
         "POLL": 60.0,
@@ -56,6 +55,7 @@ class ExecutionService(Service):
 
     def __init__(self, driver: ExecutionDriver) -> None:
         super().__init__(driver)
+        self.gathered = driver.gathered
         self._execution = driver
         self._execution.report = self.report
         self._jobs: dict[str, Job] = {}

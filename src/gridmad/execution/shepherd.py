@@ -20,14 +20,13 @@ would be a wrong result; one of type `mpi` starts its others itself (mpirun).
 Nothing here enforces limits of time and memory, as GRAM's fork job manager does not.
 """
 
-import contextlib
 import os
 import pwd
 import re
 import stat
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +47,6 @@ All else (GW_*, LD_LIBRARY_PATH, PYTHON*) is gwd's and the driver's own business
 """
 MARK: Final = "GRIDMAD_JOB"
 """The variable that marks a job's processes, in whatever session they are."""
-TAG: Final = re.compile(r"[0-9a-f]{16}")
 
 _SCRIPT: Final = str(Path(__file__).with_name("shepherd.sh"))
 _SHELL: Final = "/bin/sh"
@@ -68,13 +66,6 @@ class Shepherds:
         self._descriptors = str(descriptors) if descriptors >= 0 else "unlimited"
         self._environment = _environment(os.environ)
         self._home = self._environment["HOME"]
-
-    def make_folder(self) -> None:
-        """Make the folder where it is missing."""
-        try:
-            Path(self._folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise DriverError(f"cannot keep exit codes: {describe(error)}") from None
 
     def start(self, job: JobDescription, tag: str) -> tuple["subprocess.Popen[bytes]", list[str]]:
         """Start a job: its shepherd, and warnings for people.
@@ -160,19 +151,6 @@ class Shepherds:
             os.write(descriptor, b"%d\n" % exit_code)
         finally:
             os.close(descriptor)
-
-    def expire(self, before: float, unended: Collection[str]) -> None:
-        """Remove the status files and outputs last written before this time, but for those
-        of jobs that have not ended (by their tags).
-        """
-        with os.scandir(self._folder) as entries:
-            for entry in entries:
-                tag = entry.name[:16]
-                if not TAG.fullmatch(tag) or tag in unended:
-                    continue
-                with contextlib.suppress(FileNotFoundError):
-                    if entry.stat().st_mtime < before:
-                        Path(entry.path).unlink()
 
     def _directory(self, job: JobDescription) -> str:
         directory = _path("directory", job.directory, self._home) if job.directory else self._home
