@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.gwd import Family, Player
-from tests.services import glue, slapd
+from tests.services import glue, gram, slapd
 from tests.services.required import skip_without
 
 FAMILY_OF_PREFIX: dict[str, Family] = {
@@ -27,6 +27,8 @@ class Site:
     folder: Path
     subject: "Subject"
     arguments: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
+    """What its environment has besides."""
     stack: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -41,7 +43,8 @@ class Site:
     def environment(self) -> dict[str, str]:
         """What gwd has for an environment; `bin` of the location is not on the PATH."""
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
-        return {**kept, "HOME": str(self.home), "GW_LOCATION": str(self.location)}
+        own = {"HOME": str(self.home), "GW_LOCATION": str(self.location)}
+        return {**kept, **own, **self.variables}
 
     def write(self, name: str, text: str) -> Path:
         """A file below the location."""
@@ -168,6 +171,16 @@ def dead_directory(site: Site) -> None:
     site.arguments = f"-s 127.0.0.1:{slapd._free_port()} --deadline 3 --timeout 2"
 
 
+def gatekeeper(site: Site) -> None:
+    problem = gram.missing()
+    if problem:
+        skip_without("gram", problem)
+    server = gram.Gram(site.folder / "gram", site.home)
+    site.stack.enter_context(server)
+    site.variables.update(server.environment)
+    site.arguments = f"--port {server.port} --interval 1"
+
+
 def staging_url(site: Site) -> None:
     site.arguments = "-u gsiftp://localhost:2811"
 
@@ -184,6 +197,7 @@ SUBJECTS = [
         has_hosts=False,
     ),
     Subject("gw_em_mad_fork"),
+    Subject("gw_em_mad_prews", gatekeeper),
     Subject("gw_tm_mad_local"),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
 ]

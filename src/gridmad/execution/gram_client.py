@@ -12,27 +12,22 @@ import asyncio
 import contextlib
 import ctypes
 import itertools
-import logging
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
 from gridmad.errors import DriverError
 
-log = logging.getLogger(__name__)
-
 PACKAGE: Final = "libglobus-gram-client3"
 ALL_STATES: Final = 0xFFFFF
 STARTERS: Final = 8
 """Threads that hand requests over, for the name of a server is looked up meanwhile."""
-EXTENSIONS: Final = ("exit-code", "gt3-failure-message", "job-failure-code")
-"""What is taken of an answer's extensions to the protocol."""
 
 _GSS_BOTH: Final = 0
-_INFO: Final = 1
-_PLAIN: Final = 2
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 
 
 class GramState(IntEnum):
@@ -99,7 +94,14 @@ class Answer:
     contact: str = ""
     state: int = 0
     """A GramState, in answers that have one."""
-    extensions: Mapping[str, str] = field(default_factory=dict)
+    detail: str = ""
+    """What else the server says of an error."""
+    failure: int = 0
+    """Why the job failed, in answers to `status`; ..."""
+    failure_text: str = ""
+    """... and in words."""
+    exit_code: int | None = None
+    """Of a job that ended, in answers to `status` of a job manager that knows it."""
 
 
 class _JobInfo(ctypes.Structure):
@@ -115,9 +117,7 @@ class _Extension(ctypes.Structure):
     _fields_ = (("attribute", ctypes.c_char_p), ("value", ctypes.c_char_p))
 
 
-_InfoCallback = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_char_p, ctypes.POINTER(_JobInfo)
-)
+_InfoCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_char_p, ctypes.POINTER(_JobInfo))
 _PlainCallback = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_int
 )
@@ -149,11 +149,11 @@ class _Library:
         self.lookup.restype = ctypes.POINTER(_Extension)
         self.error_string = _declare(protocol.globus_gram_protocol_error_string, ctypes.c_int)
         self.error_string.restype = text
-        self.acquire = _declare(
-            assist.globus_gss_assist_acquire_cred, handle, ctypes.c_int, handle
-        )
+        self.acquire = _declare(assist.globus_gss_assist_acquire_cred, handle, ctypes.c_int, handle)
         self.acquire.restype = ctypes.c_uint32
-        self.inquire = _declare(gss.gss_inquire_cred, handle, handle, handle, handle, handle, handle)
+        self.inquire = _declare(
+            gss.gss_inquire_cred, handle, handle, handle, handle, handle, handle
+        )
         self.inquire.restype = ctypes.c_uint32
         self.release = _declare(gss.gss_release_cred, handle, handle)
         self.set_credentials = _declare(client.globus_gram_client_set_credentials, handle)
@@ -203,14 +203,14 @@ def _declare(function: Any, *arguments: Any) -> Any:
 
 
 class GramClient:
-    """A client; `changed(contact, state, error)` is called in the event loop at each change of a
+    """A client; `changed(contact, state)` is called in the event loop at each change of a
     job's state that a job manager tells.
 
     Requests are answered by an Answer; that it may take any time is the caller's business, who
     may stop waiting.
     """
 
-    def __init__(self, changed: Callable[[str, int, int], None]) -> None:
+    def __init__(self, changed: Callable[[str, int], None]) -> None:
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._library: _Library | None = None
@@ -324,27 +324,43 @@ class GramClient:
 
     def _info_came(self, number: int, contact: bytes | None, pointer: Any) -> None:
         info = pointer.contents
-        extensions: dict[str, str] = {}
-        if info.extensions:
-            assert self._library is not None
-            table = ctypes.byref(info, _JobInfo.extensions.offset)
-            for name in EXTENSIONS:
-                found = self._library.lookup(table, name.encode())
-                if found and found.contents.value is not None:
-                    extensions[name] = found.contents.value.decode("utf-8", "replace")
-        code = info.protocol_error_code
+        code, failure = info.protocol_error_code, self._number(info, b"job-failure-code") or 0
         self._answer(
-            number, Answer(code, self._text(code), _decode(contact), info.job_state, extensions)
+            number,
+            Answer(
+                code,
+                self._text(code),
+                _decode(contact),
+                info.job_state,
+                self._extension(info, b"gt3-failure-message"),
+                failure,
+                self._text(failure),
+                self._number(info, b"exit-code"),
+            ),
         )
+
+    def _extension(self, info: _JobInfo, name: bytes) -> str:
+        """What an answer says beyond the protocol's second version."""
+        assert self._library is not None
+        if not info.extensions:
+            return ""
+        found = self._library.lookup(ctypes.byref(info, _JobInfo.extensions.offset), name)
+        return _decode(found.contents.value) if found else ""
+
+    def _number(self, info: _JobInfo, name: bytes) -> int | None:
+        text = self._extension(info, name)
+        return int(text) if _NUMBER.fullmatch(text) else None
 
     def _plain_came(
         self, number: int, code: int, contact: bytes | None, state: int, job_code: int
     ) -> None:
         self._answer(number, Answer(code, self._text(code), _decode(contact), state))
 
-    def _state_came(self, _number: int | None, contact: bytes | None, state: int, code: int) -> None:
-        if contact:
-            self._call(self._changed, _decode(contact), state, code)
+    def _state_came(
+        self, _number: int | None, contact: bytes | None, state: int, _code: int
+    ) -> None:
+        if contact:  # there is none where a connection broke
+            self._call(self._changed, _decode(contact), state)
 
     def _answer(self, number: int, answer: Answer) -> None:
         self._call(self._settle, number, answer)

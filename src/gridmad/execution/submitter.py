@@ -210,10 +210,13 @@ class Submitter:
         await self._ledger.record([Started(job.name.tag, job.contact) for job in jobs], forgotten)
 
     async def _begin(self, submitted: Sequence[tuple[Order, Job]]) -> None:
-        """Jobs are there, and written down: let them run, answer, and follow them."""
+        """Jobs are there, and written down: answer, let them run, and follow them."""
         jobs = [job for _, job in submitted]
         if not jobs:
             return
+        # A job that is committed runs, and one that gwd was not answered for is ordered again.
+        for order, job in submitted:
+            order.answer(job.contact)
         try:
             await self._link.call(
                 self._resource.commit(
@@ -223,8 +226,6 @@ class Submitter:
         except TransientError as error:
             # Those that the resource then drops are told to have failed.
             log.error("jobs are not committed: %s", error)
-        for order, job in submitted:
-            order.answer(job.contact)
         self._follower.follow(jobs)
 
     # ------------------------------------------------------------ doubts
