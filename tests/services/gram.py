@@ -51,7 +51,7 @@ JOB_MANAGER_CONFIGURATION = """\
 -x509-cert-dir {certificates}
 """
 SERVICE = (
-    "stderr_log,local_cred - /usr/bin/env env HOME={home} GLOBUS_HOSTNAME=localhost"
+    "stderr_log,local_cred - /usr/bin/env env -C {home} HOME={home} GLOBUS_HOSTNAME=localhost"
     " JOB_MANAGER_SEG_LOG_PATH={folder}/events"
     " {program} -conf {folder}/job-manager.conf {options}\n"
 )
