@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.gwd import Family, Player
-from tests.services import glue, gram, slapd
+from tests.services import glue, gram, slapd, slurm
 from tests.services.required import skip_without
 
 FAMILY_OF_PREFIX: dict[str, Family] = {
@@ -27,8 +27,6 @@ class Site:
     folder: Path
     subject: "Subject"
     arguments: str = ""
-    variables: dict[str, str] = field(default_factory=dict)
-    """What its environment has besides."""
     stack: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -43,8 +41,7 @@ class Site:
     def environment(self) -> dict[str, str]:
         """What gwd has for an environment; `bin` of the location is not on the PATH."""
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
-        own = {"HOME": str(self.home), "GW_LOCATION": str(self.location)}
-        return {**kept, **own, **self.variables}
+        return {**kept, "HOME": str(self.home), "GW_LOCATION": str(self.location)}
 
     def write(self, name: str, text: str) -> Path:
         """A file below the location."""
@@ -113,6 +110,12 @@ class Subject:
     """Without arguments it refuses to run."""
     has_hosts: bool = True
     moves_files: bool = True
+    submits_once: bool = True
+    """A job that a killed driver had begun is not run again."""
+    hands_on: bool = True
+    """Jobs inherit signals and open files from it, not from a server of the resource."""
+    burst: int = 200
+    """Jobs that it submits in some seconds."""
     given_arguments: str | None = None
 
     @property
@@ -171,14 +174,21 @@ def dead_directory(site: Site) -> None:
     site.arguments = f"-s 127.0.0.1:{slapd._free_port()} --deadline 3 --timeout 2"
 
 
+def cluster(site: Site) -> None:
+    environment = slurm.shared().environment
+    site.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in environment.items()))
+    site.arguments = "--interval 0.3 --settle 0.3"
+
+
 def gatekeeper(site: Site) -> None:
     problem = gram.missing()
     if problem:
         skip_without("gram", problem)
-    server = gram.Gram(site.folder / "gram", site.home)
+    server = gram.Gram(site.folder / "gram", site.home, gram.shared_authority())
     site.stack.enter_context(server)
-    site.variables.update(server.environment)
-    site.arguments = f"--port {server.port} --interval 1"
+    environment = server.environment
+    site.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in environment.items()))
+    site.arguments = f"--port {server.port} --interval 1 --settle 0.1"
 
 
 def staging_url(site: Site) -> None:
@@ -196,8 +206,9 @@ SUBJECTS = [
         needs_arguments=True,
         has_hosts=False,
     ),
-    Subject("gw_em_mad_fork"),
-    Subject("gw_em_mad_prews", gatekeeper),
+    Subject("gw_em_mad_fork", submits_once=False),
+    Subject("gw_em_mad_slurm", cluster),
+    Subject("gw_em_mad_prews", gatekeeper, hands_on=False, burst=40),
     Subject("gw_tm_mad_local"),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
 ]
@@ -216,6 +227,9 @@ def chosen(name: str | None, arguments: str | None) -> list[Subject]:
             known[0].prepare if known else lambda site: None,
             has_hosts=not known or known[0].has_hosts,
             moves_files=not known or known[0].moves_files,
+            submits_once=not known or known[0].submits_once,
+            hands_on=not known or known[0].hands_on,
+            burst=known[0].burst if known else Subject.burst,
             needs_arguments=bool(known) and known[0].needs_arguments,
             given_arguments=arguments,
         )

@@ -154,12 +154,13 @@ class Player:
         except subprocess.TimeoutExpired:
             self.breach(5, "the driver does not end")
         else:
-            self._read_to_the_end()
+            self.read_to_the_end()
         self.kill()
         if error is None:
             assert not self.breaches, "\n".join(self.breaches[:20])
 
-    def _read_to_the_end(self) -> None:
+    def read_to_the_end(self) -> None:
+        """Take what a driver that has ended said last."""
         self.go_on_reading()
         assert self.process.stdout is not None
         is_open = not self.process.stdout.closed
@@ -433,9 +434,13 @@ class Player:
         self._last_state[job] = state
         self.told.setdefault(job, []).append(state)
 
+    def last_state(self, job: int) -> str:
+        """The state of a job that was told or answered last."""
+        return self._last_state.get(job, "")
+
     def has_ended(self, job: int) -> bool:
         """A final state of it was told."""
-        last = self._last_state.get(job, "")
+        last = self.last_state(job)
         return last.startswith("DONE") or last == "FAILED"
 
     # ------------------------------------------------------------ process

@@ -325,6 +325,8 @@ def test_what_a_job_inherits(site: Site) -> None:
         submit(site, gwd, 1, description)
         gwd.wait(lambda: gwd.has_ended(1), "the job's end is not told")
         assert gwd.client_is_gone(), "rule 2: a client's socket reached the job"
+    if not site.subject.hands_on:
+        return
     text = seen.read_text()
     status = dict(line.split(":\t") for line in text.splitlines() if line.startswith("Sig"))
     assert int(status["SigBlk"], 16) == 0, "rule 2: signals are blocked in the job"
@@ -410,7 +412,7 @@ def test_a_pre_wrapper_and_its_job_have_one_id_and_one_file(site: Site) -> None:
 
 @execution
 def test_hundreds_of_jobs_between_polls(site: Site) -> None:
-    count = 200
+    count = site.subject.burst
     requests = []
     for job in range(count):
         description = site.description(str(job), "/bin/true")
@@ -422,7 +424,7 @@ def test_hundreds_of_jobs_between_polls(site: Site) -> None:
         gwd.settle(60)
         for job in range(count):
             gwd.wait(lambda job=job: gwd.has_ended(job), f"the end of job {job} is not told")  # type: ignore[misc]
-            assert gwd._last_state[job] == "DONE:0"
+            assert gwd.last_state(job) == "DONE:0"
 
 
 @execution
@@ -433,6 +435,77 @@ def test_pipes_that_close_while_jobs_are_submitted(site: Site) -> None:
         gwd.ask(*[f"SUBMIT {job} localhost {description}" for job in range(40)])
         time.sleep(0.03)
         gwd.finalise(linger=0)
+
+
+@execution
+@pytest.mark.parametrize("seed", range(2))
+def test_a_driver_that_dies_at_any_moment_loses_no_job_and_runs_none_twice(
+    site: Site, seed: int
+) -> None:
+    if not site.subject.submits_once:
+        pytest.skip("it ends what it had begun, and gwd submits it again")
+    lives, jobs_each = int(os.environ.get("GRIDMAD_LIVES", "6")), 5
+    count = lives * jobs_each
+    random_ = random.Random(seed)
+    traces = site.folder / "traces"
+    traces.mkdir()
+    gwd = Gwd(site)
+    for life in range(lives):
+        for job in range(life * jobs_each, (life + 1) * jobs_each):
+            nap = random_.choice((0, 0, 0.2, 1))
+            text = f"echo x >> {traces}/{job}; sleep {nap}; exit {job % 5}"
+            gwd.add(job, site.script(str(job), text))
+        gwd.live(random_.choice((random_.uniform(0, 0.3), random_.uniform(0, 1.2))))
+    gwd.live(None)
+    assert gwd.ends == {job: f"DONE:{job % 5}" for job in range(count)}
+    runs = {int(path.name): path.read_text().count("x") for path in traces.iterdir()}
+    assert runs == dict.fromkeys(range(count), 1)
+
+
+class Gwd:
+    """What gwd does when its driver dies: it recovers the jobs whose contacts it has, and
+    submits the others again.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._waiting: dict[int, Path] = {}
+        self._contacts: dict[int, str] = {}
+        self.ends: dict[int, str] = {}
+
+    def add(self, job: int, description: Path) -> None:
+        """One more job."""
+        self._waiting[job] = description
+
+    def live(self, seconds: float | None) -> None:
+        """One life of the driver, which is killed after some time or ends with the last job."""
+        gwd = self._site.play()
+        try:
+            gwd.initialise()
+            gwd.ask(*(f"RECOVER {job} {contact} -" for job, contact in self._contacts.items()))
+            resource = "localhost/jobmanager-fork"
+            for job, description in self._waiting.items():
+                gwd.ask(f"SUBMIT {job} {resource} {description}")
+            jobs = {*self._contacts, *self._waiting}
+            if seconds is None:
+                for job in jobs:
+                    gwd.wait(lambda job=job: gwd.has_ended(job), f"job {job} does not end", 60)  # type: ignore[misc]
+            else:
+                time.sleep(seconds)
+            gwd.process.kill()
+            gwd.read_to_the_end()
+        finally:
+            gwd.kill()
+        assert not gwd.breaches, gwd.breaches
+        self._note(gwd)
+
+    def _note(self, gwd: Player) -> None:
+        for job, contact in gwd.contacts.items():
+            if self._waiting.pop(job, None) is not None:
+                self._contacts[job] = contact
+        for job in [job for job in self._contacts if gwd.has_ended(job)]:
+            self.ends[job] = gwd.last_state(job)
+            del self._contacts[job]
 
 
 # ---------------------------------------------------------------- transfer

@@ -11,13 +11,16 @@ user of the tests, with a home directory of their own.  The gatekeeper's service
 The starter finds its log by a file below /etc, which a mount namespace replaces.
 """
 
+import atexit
 import contextlib
+import functools
 import getpass
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -95,15 +98,17 @@ def missing() -> str | None:
 class Gram:
     """A gatekeeper on a free loopback port; `home` is where its jobs are at home."""
 
-    def __init__(self, folder: Path, home: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, home: Path | None = None, authority: GridAuthority | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.home = folder / "home" if home is None else home
         self.port = free_port()
-        self.authority = GridAuthority(folder / "pki")
+        self.authority = GridAuthority(folder / "pki") if authority is None else authority
         self.host = self.authority.host()
         self.user = self.authority.user("alice")
-        self.proxy = self.authority.proxy(self.user).proxy
+        self.proxy = self.authority.proxy(self.user, f"proxy-{self.port}").proxy
         self.keeper: KeptProcess | None = None
         self._configure()
 
@@ -260,6 +265,14 @@ class Gass:
     ) -> None:
         if self._keeper is not None:
             self._keeper.kill()
+
+
+@functools.cache
+def shared_authority() -> GridAuthority:
+    """An authority for the whole run, since keys take time to make."""
+    folder = Path(tempfile.mkdtemp(prefix="gridmad-pki-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return GridAuthority(folder / "pki")
 
 
 @pytest.fixture(scope="session")

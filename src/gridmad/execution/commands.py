@@ -1,8 +1,8 @@
 """Runs the command-line tools of a resource.
 
 What a driver that dies leaves running could still submit a job after its successor has looked
-for it.  So each tool has the driver's mark in its environment, and `end_leftovers` ends the
-tools of a dead driver.  A tool must not hand its environment on to a job.
+for it.  `end_leftovers` ends such tools: one that submits has the name of its group of jobs at
+the end of one of its words.
 """
 
 import asyncio
@@ -11,14 +11,13 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
 from gridmad.driver import describe
 from gridmad.errors import DriverError, TransientError
-from gridmad.execution.processes import ProcessIdentity, members, send
+from gridmad.execution.processes import find_by_ending, send
 
-MARK: Final = "GRIDMAD_DRIVER"
 MAX_OUTPUT: Final = 64 << 20
 """Bytes of a tool's output; more is a fault, and must not fill the memory."""
 _LEFTOVER_TIME: Final = 5.0
@@ -38,21 +37,20 @@ class Finished(NamedTuple):
 class Commands:
     """Runs commands, at most `most` at a time, each for at most `seconds`."""
 
-    def __init__(
-        self, most: int = 4, seconds: float = 60.0, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, most: int = 4, seconds: float = 60.0) -> None:
         self._places = asyncio.Semaphore(most)
         self._seconds = seconds
-        self._environment = {**os.environ, **(environment or {}), "LC_ALL": "C", MARK: own_mark()}
         self.count = 0
         """Commands that were run."""
 
     def has(self, name: str) -> bool:
         """Whether there is such a command."""
-        return shutil.which(name, path=self._environment.get("PATH")) is not None
+        return shutil.which(name) is not None
 
-    async def run(self, *words: str, given: bytes = b"") -> Finished:
-        """Run a command with `given` on its stdin.
+    async def run(
+        self, *words: str, given: bytes = b"", environment: Mapping[str, str] | None = None
+    ) -> Finished:
+        """Run a command with `given` on its stdin, in the driver's environment or another one.
 
         Raises DriverError where there is no such command, TransientError where it does not end
         in time or says too much.  Its exit code is the caller's business.
@@ -65,7 +63,7 @@ class Commands:
                     stdin=asyncio.subprocess.PIPE if given else asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
-                    env=self._environment,
+                    env={**(os.environ if environment is None else environment), "LC_ALL": "C"},
                     start_new_session=True,
                 )
             except BlockingIOError as error:
@@ -116,27 +114,14 @@ async def _read(stream: asyncio.StreamReader) -> bytes:
     return b"".join(parts)
 
 
-def own_mark() -> str:
-    """The mark of what the driver of this process runs."""
-    return _mark(str(ProcessIdentity.of(os.getpid())))
-
-
-def _mark(owner: str) -> str:
-    return owner.replace("/", ":")
-
-
-def end_leftovers(owners: Collection[str]) -> None:
-    """End the tools that dead drivers of this machine left running.  Blocks, for seconds at
-    most; `owners` are their process identities as text.
+def end_leftovers(names: Collection[str]) -> None:
+    """End the tools on this machine that submit groups of these names.  Blocks, for seconds at
+    most.
     """
-    marks: Sequence[bytes] = [f"{MARK}={_mark(owner)}".encode() for owner in owners]
-    if not marks:
-        return
+    endings = tuple(os.fsencode(name) for name in names)
     until = time.monotonic() + _LEFTOVER_TIME
-    while time.monotonic() < until:
-        # -1 is nobody's session, so that only what carries a mark is found.
-        left = members({-1}, dict.fromkeys(marks, -1))[-1]
-        left = [process for process in left if process.pid != os.getpid()]
+    while endings and time.monotonic() < until:
+        left = list(find_by_ending(endings))
         if not left:
             return
         for process in left:

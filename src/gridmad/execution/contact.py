@@ -49,6 +49,16 @@ class JobName(NamedTuple):
         return name
 
 
+def group_name(tag: str) -> str:
+    """The name under which resources know the jobs of a tag's group."""
+    return f"gridmad-{tag[:GROUP_LENGTH]}"
+
+
+def number_in_group(tag: str) -> int:
+    """Which of its group a tag's job is; from 0."""
+    return int(tag[GROUP_LENGTH:], 16)
+
+
 def new_tags(count: int) -> Sequence[str]:
     """Tags for jobs that are submitted together: a random group, then the job's number."""
     if count > MAX_GROUP:

@@ -23,7 +23,7 @@ from functools import partial
 from typing import ClassVar, Final, NamedTuple
 
 from gridmad.driver import Batch, MaybeAwaitable
-from gridmad.errors import DriverError, TransientError
+from gridmad.errors import DriverError, TransientError, UnknownJobError
 from gridmad.execution.contact import JobName
 from gridmad.execution.driver import Contact, ExecutionDriver
 from gridmad.execution.follower import Follower, Job
@@ -120,6 +120,9 @@ class Engine(ExecutionDriver):
         self._resource.folder = self._ledger.jobs
         self._endpoints: dict[str, Endpoint] = {}
         self._inherited: dict[str, Contact] = {}
+        self._unheard: dict[str, Doubt] = {}
+        """Jobs of an earlier driver, by tag, of which gwd has said nothing yet: their contacts
+        may never have reached it."""
         self._doubts: dict[str, list[Doubt]] = {}
         self._unwanted: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -150,6 +153,10 @@ class Engine(ExecutionDriver):
             self._inherited[one.job_id] = one.contact
             if one.is_cancelled:
                 cancelled.append(one.contact)
+            elif (name := self._name(one.contact)) is not None:
+                self._unheard[one.tag] = Doubt(
+                    one.job_id, one.tag, one.digest, one.endpoint, now, name.job
+                )
         if cancelled:
             await self._cancel(cancelled)
 
@@ -220,6 +227,9 @@ class Engine(ExecutionDriver):
     def _has_doubts(self, name: str, order: Order) -> bool:
         """Whether it must first be found out what became of an earlier try."""
         doubts = self._doubts.pop(order.submission.job_id, [])
+        inherited = self._name(self._inherited.get(order.submission.job_id, ""))
+        if inherited is not None and inherited.tag in self._unheard:
+            doubts.append(self._unheard.pop(inherited.tag))
         here = [doubt for doubt in doubts if doubt.endpoint == name]
         # Best one that is the same job; all others are ended.
         here.sort(key=lambda doubt: doubt.digest != order.digest)
@@ -281,23 +291,26 @@ class Engine(ExecutionDriver):
         """The contact of a job that an earlier driver of the same gwd left."""
         return self._inherited.get(job_id)
 
-    def _followed(self, contact: Contact) -> Job | None:
+    def _name(self, contact: Contact) -> JobName | None:
         try:
-            name = JobName.parse(contact, self._resource.scheme)
+            return JobName.parse(contact, self._resource.scheme)
         except DriverError:
             return None
-        return self._endpoint(name.endpoint).follower.get(name.job)
+
+    def _followed(self, contact: Contact) -> Job | None:
+        name = self._name(contact)
+        return None if name is None else self._endpoint(name.endpoint).follower.get(name.job)
 
     def _follow(self, contacts: Sequence[Contact]) -> list[Job | DriverError]:
         """The jobs of contacts, all followed from here on."""
         jobs: list[Job | DriverError] = []
         new: dict[str, list[Job]] = {}
         for contact in contacts:
-            try:
-                name = JobName.parse(contact, self._resource.scheme)
-            except DriverError as error:
-                jobs.append(error)
+            name = self._name(contact)
+            if name is None:
+                jobs.append(UnknownJobError(contact))
                 continue
+            self._unheard.pop(name.tag, None)
             job = self._endpoint(name.endpoint).follower.get(name.job)
             if job is None:
                 job = Job(name, may_have_run=True)

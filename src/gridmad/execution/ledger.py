@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 from gridmad.driver import describe
 from gridmad.errors import DriverError
 from gridmad.execution.commands import end_leftovers
+from gridmad.execution.contact import group_name
 from gridmad.execution.journal import Intent, Journal, Started, Unended
 from gridmad.execution.model import JobState
 from gridmad.execution.state import expire_files, make_folder
@@ -53,7 +54,7 @@ class Ledger:
         try:
             make_folder(self.jobs)
             left = journal.claim()
-            end_leftovers({one.owner for one in left})
+            end_leftovers({group_name(one.tag) for one in left if one.contact is None})
         except DriverError:
             journal.close()
             raise

@@ -161,6 +161,13 @@ def find_by_argument(argument: str) -> Iterator[ProcessStatus]:
     return (process for process in _all() if wanted in command_line(process.pid))
 
 
+def find_by_ending(endings: tuple[bytes, ...]) -> Iterator[ProcessStatus]:
+    """The running processes that were started with a word that ends so."""
+    for process in _all():
+        if any(word.endswith(endings) for word in command_line(process.pid)):
+            yield process
+
+
 def _all() -> Iterator[ProcessStatus]:
     for name in os.listdir("/proc"):  # noqa: PTH208 - a third of the time of Path.iterdir
         if name.isdigit():

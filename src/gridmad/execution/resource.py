@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar, TypeAlias
 
 from gridmad.errors import DriverError
-from gridmad.execution.contact import GROUP_LENGTH
+from gridmad.execution.contact import group_name, number_in_group
 from gridmad.execution.model import JobState, Submission
 
 JobId: TypeAlias = str
@@ -32,13 +32,13 @@ class Task:
 
     @property
     def group(self) -> str:
-        """What the tags of all tasks of one call share."""
-        return self.tag[:GROUP_LENGTH]
+        """The name under which the resource is to know it, with the others of its group."""
+        return group_name(self.tag)
 
     @property
     def number(self) -> int:
         """Which of its group it is; from 0."""
-        return int(self.tag[GROUP_LENGTH:], 16)
+        return number_in_group(self.tag)
 
 
 class Resource:

@@ -10,7 +10,7 @@ does not escape them); other URLs name
 nothing on this machine: as executable, stdin or directory they make the job fail, as
 stdout or stderr the output is kept beside the status file and a warning says where.
 
-What a job gets: the environment named in INHERITED, HOME, USER, LOGNAME, SHELL and PATH,
+What a job gets: the environment that gridmad.execution.environment makes,
 then what its description says, and GRIDMAD_JOB with its tag; default signals, the umask of
 the driver, and no open files but the three.
 
@@ -21,12 +21,10 @@ Nothing here enforces limits of time and memory, as GRAM's fork job manager does
 """
 
 import os
-import pwd
 import re
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -35,22 +33,14 @@ from typing import Final
 from gridmad.driver import describe, file_name
 from gridmad.errors import DriverError
 from gridmad.execution.description.model import JobDescription
+from gridmad.execution.environment import job_environment
 from gridmad.execution.processes import ProcessIdentity, find_by_argument
 
-INHERITED: Final = re.compile(
-    r"TMPDIR|TZ|LANG|LC_[A-Z]+|GLOBUS_LOCATION|X509_USER_PROXY|X509_CERT_DIR"
-)
-"""Variables of the driver that a job gets as well.
-
-X509_USER_PROXY is the user's own delegated proxy: jobs of a grid move their files with it.
-All else (GW_*, LD_LIBRARY_PATH, PYTHON*) is gwd's and the driver's own business.
-"""
 MARK: Final = "GRIDMAD_JOB"
 """The variable that marks a job's processes, in whatever session they are."""
 
 _SCRIPT: Final = str(Path(__file__).with_name("shepherd.sh"))
 _SHELL: Final = "/bin/sh"
-_DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _OUTPUT: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOCTTY | os.O_CLOEXEC
 _IS_UTF8: Final = sys.getfilesystemencoding() == "utf-8"
@@ -64,7 +54,7 @@ class Shepherds:
     def __init__(self, folder: Path, descriptors: int) -> None:
         self._folder = str(folder)
         self._descriptors = str(descriptors) if descriptors >= 0 else "unlimited"
-        self._environment = _environment(os.environ)
+        self._environment = job_environment(os.environ)
         self._home = self._environment["HOME"]
 
     def start(self, job: JobDescription, tag: str) -> tuple["subprocess.Popen[bytes]", list[str]]:
@@ -166,29 +156,6 @@ class Shepherds:
             warnings.append(f"{name} {value} is not on this machine; it is kept in {kept}")
             return kept
         return _path(name, value, directory)
-
-
-def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """The environment that every job of this driver gets."""
-    environment = {name: value for name, value in own.items() if INHERITED.fullmatch(name)}
-    home = os.path.expanduser("~")  # noqa: PTH111 - $HOME first, as the transfer drivers
-    shell = _SHELL
-    name = own.get("LOGNAME") or own.get("USER") or str(os.getuid())
-    try:
-        user = pwd.getpwuid(os.getuid())
-    except KeyError:
-        pass
-    else:
-        shell = user.pw_shell or shell
-        name = user.pw_name
-    path = own.get("PATH") or _DEFAULT_PATH
-    return environment | {
-        "HOME": home,
-        "USER": name,
-        "LOGNAME": name,
-        "SHELL": shell,
-        "PATH": path,
-    }
 
 
 def _in_names_of_files(job: JobDescription) -> JobDescription:

@@ -9,8 +9,9 @@ keeps them (MinJobAge), and then from one `sacct`, or `sacct -c` where there is 
 Before all of that a job's own status file tells its end, where this machine and the cluster
 share the folder (see gridmad.execution.status_files).
 
-What a job gets: the login environment that Slurm makes, HOME and what INHERITED names of the
-driver's, and what its description says.  The queue is the partition, the project the account,
+What a job gets: the environment that gridmad.execution.environment makes, without TMPDIR, and
+what its description says.  (A site that wants its users' login environments instead says
+`--native --get-user-env`.)  The queue is the partition, the project the account,
 count the number of tasks; a job of type `multiple` is started `count` times, by srun.
 
 Source: squeue(1), "JOB STATE CODES"; sbatch(1), "JOB ARRAYS"; sacct(1).
@@ -27,9 +28,10 @@ from typing import Final, NamedTuple
 
 from gridmad.errors import DriverError, NotSubmittedError, TransientError
 from gridmad.execution.commands import Commands, Finished
-from gridmad.execution.contact import GROUP_LENGTH
+from gridmad.execution.contact import group_name, number_in_group
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.engine import driver_of
+from gridmad.execution.environment import job_environment
 from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Submission
 from gridmad.execution.payload import encode, payload, quote
 from gridmad.execution.resource import JobId, Resource, Task
@@ -37,9 +39,6 @@ from gridmad.execution.status_files import StatusFiles
 
 log = logging.getLogger(__name__)
 
-INHERITED: Final = ("HOME", "LANG", "TZ", "X509_USER_PROXY", "X509_CERT_DIR")
-"""Variables of the driver that a job gets as well, where they are set."""
-PREFIX: Final = "gridmad-"
 MAX_ENDED: Final = 500
 """Jobs of one sacct; the words of a command have a limit."""
 
@@ -162,6 +161,10 @@ class Slurm(Resource):
         self._commands = commands
         self._raw: dict[JobId, str] = {}
         self._has_accounting = True
+        own = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
+        # Slurm's own variables are for its commands.
+        slurms = {name: value for name, value in own.items() if name.startswith("SLURM_")}
+        self._environment = {**job_environment(own), **slurms}
 
     async def start(self) -> None:
         """Find the tools."""
@@ -175,9 +178,11 @@ class Slurm(Resource):
         """There is one cluster, whatever gwd calls it."""
         return ""
 
-    async def _run(self, *words: str, given: bytes = b"") -> Finished:
+    async def _run(
+        self, *words: str, given: bytes = b"", environment: Mapping[str, str] | None = None
+    ) -> Finished:
         assert self._commands is not None
-        return await self._commands.run(*words, given=given)
+        return await self._commands.run(*words, given=given, environment=environment)
 
     # ------------------------------------------------------------ submission
 
@@ -214,7 +219,7 @@ class Slurm(Resource):
     ) -> Mapping[str, JobId | DriverError]:
         numbers = [task.number for task, _ in array]
         outcome = await self._sbatch(
-            f"--job-name={PREFIX}{array[0][0].group}",
+            f"--job-name={array[0][0].group}",
             f"--array={_ranges(numbers)}",
             *words,
             given=_array_script(array),
@@ -225,7 +230,6 @@ class Slurm(Resource):
 
     async def _sbatch(self, *words: str, given: bytes) -> str | DriverError:
         """The number of a job, or why there is none; never raises a DriverError."""
-        inherited = [name for name in INHERITED if os.environ.get(name)]
         try:
             finished = await self._run(
                 "sbatch",
@@ -233,10 +237,11 @@ class Slurm(Resource):
                 "--input=/dev/null",
                 "--output=/dev/null",
                 "--error=/dev/null",
-                f"--export={','.join(inherited) or 'NONE'}",
+                "--export=ALL",
                 *words,
                 *self.options.native,
                 given=given,
+                environment=self._environment,
             )
         except DriverError as error:
             return error
@@ -258,7 +263,7 @@ class Slurm(Resource):
         states = {
             job: job_state(rows[job])
             for job, tag in jobs.items()
-            if job in rows and rows[job].name == _name(tag)
+            if job in rows and rows[job].name == group_name(tag)
         }
         self._raw = {job: rows[job].raw if job in rows else self._raw.get(job, "") for job in jobs}
         missing = {job: tag for job, tag in jobs.items() if job not in states}
@@ -294,7 +299,7 @@ class Slurm(Resource):
         for first in range(0, len(wanted), MAX_ENDED):
             for row in await self._accounts(wanted[first : first + MAX_ENDED]):
                 job = known.get(row.job)
-                if job is not None and row.name == _name(jobs[job]):
+                if job is not None and row.name == group_name(jobs[job]):
                     states[job] = job_state(row)
         return states
 
@@ -323,7 +328,7 @@ class Slurm(Resource):
         """One scancel, by the names too: a number may be another job's by now."""
         groups: dict[str, list[JobId]] = {}
         for job, tag in jobs.items():
-            groups.setdefault(_name(tag), []).append(job)
+            groups.setdefault(group_name(tag), []).append(job)
         outcomes: dict[JobId, DriverError | None] = {}
         for name, ones in groups.items():
             finished = await self._run("scancel", f"--name={name}", *ones)
@@ -336,20 +341,16 @@ class Slurm(Resource):
 
     async def find(self, endpoint: str, tags: Collection[str]) -> Mapping[str, JobId]:
         """One squeue of the groups' names; and the status files of jobs that have ended."""
-        names = sorted({_name(tag) for tag in tags})
+        names = sorted({group_name(tag) for tag in tags})
         rows = {}
         for row in await self._squeue(f"--name={','.join(names)}"):
             rows[row.name, int(row.job.rpartition("_")[2])] = row.job
         found: dict[str, JobId] = {}
         for tag in tags:
-            job = rows.get((_name(tag), int(tag[GROUP_LENGTH:], 16)))
+            job = rows.get((group_name(tag), number_in_group(tag)))
             if job is not None:
                 found[tag] = job
         return found
-
-
-def _name(tag: str) -> str:
-    return PREFIX + tag[:GROUP_LENGTH]
 
 
 def _problem(tool: str, finished: Finished) -> str:

@@ -57,6 +57,8 @@ class Doubt:
     endpoint: str
     since: float
     """Nothing that belongs to its submission happens after this time, but what settles."""
+    job: JobId = ""
+    """The resource's id of it, where a driver that died got one but may not have told it."""
     order: Order | None = None
     """What gwd wants submitted under the same id; None for one that is to be ended."""
 
@@ -197,14 +199,8 @@ class Submitter:
         return Job(JobName(self._resource.scheme, self._link.endpoint, job_id, tag))
 
     def _doubt(self, tag: str, order: Order) -> Doubt:
-        return Doubt(
-            order.submission.job_id,
-            tag,
-            order.digest,
-            self._link.endpoint,
-            time.monotonic(),
-            order,
-        )
+        job_id, now = order.submission.job_id, time.monotonic()
+        return Doubt(job_id, tag, order.digest, self._link.endpoint, now, order=order)
 
     async def _record(self, jobs: Sequence[Job], forgotten: Sequence[str]) -> None:
         await self._ledger.record([Started(job.name.tag, job.contact) for job in jobs], forgotten)
@@ -239,11 +235,8 @@ class Submitter:
                 await self._link.wait("resolver", max(pause, SHORTEST_WAIT))
                 continue
             doubts, self._doubts = self._doubts, []
-            endpoint = self._link.endpoint
             try:
-                found = await self._link.call(
-                    self._resource.find(endpoint, [doubt.tag for doubt in doubts])
-                )
+                found = await self._find(doubts)
                 settled = [
                     doubt
                     for doubt in doubts
@@ -258,6 +251,13 @@ class Submitter:
             if unsettled:
                 self._doubts += unsettled
                 await asyncio.sleep(self._link.limits.settle_time / 4 + SHORTEST_WAIT)
+
+    async def _find(self, doubts: Sequence[Doubt]) -> Mapping[str, JobId]:
+        found = {doubt.tag: doubt.job for doubt in doubts if doubt.job}
+        tags = [doubt.tag for doubt in doubts if not doubt.job]
+        if tags:
+            found.update(await self._link.call(self._resource.find(self._link.endpoint, tags)))
+        return found
 
     def _give_up(self, now: float) -> None:
         """Answer the orders whose time is up."""
