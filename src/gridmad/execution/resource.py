@@ -17,6 +17,7 @@ from typing import ClassVar, TypeAlias
 
 from gridmad.errors import DriverError
 from gridmad.execution.contact import group_name, number_in_group
+from gridmad.execution.credential_watch import CredentialWatch
 from gridmad.execution.model import JobState, Submission
 
 JobId: TypeAlias = str
@@ -82,6 +83,12 @@ class Resource:
 
     async def stop(self) -> None:
         """Leave nothing behind but jobs.  As Driver.stop."""
+
+    def credentials(self) -> Sequence[CredentialWatch]:
+        """What it needs to be let in, made in `__init__`; the engine runs these watches from
+        start to stop, and the resource asks for `require_valid()` before it sends anything.
+        """
+        return ()
 
     def endpoint(self, submission: Submission) -> str:
         """Where a job is to be submitted; by default the host that gwd named.
