@@ -28,16 +28,17 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from gridmad.errors import DriverError, NotSubmittedError, TransientError
+from gridmad.errors import CredentialError, DriverError, NotSubmittedError, TransientError
+from gridmad.execution import credential_watch
+from gridmad.execution.credential import Credential, proxy_source
+from gridmad.execution.credential_watch import CredentialWatch
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.description.rsl_writer import Value, rsl
 from gridmad.execution.engine import driver_of
 from gridmad.execution.gram_client import (
     Answer,
-    CredentialError,
     GramClient,
     GramError,
     GramState,
@@ -67,8 +68,6 @@ LONGEST_QUIET: Final = 900.0
 QUERY_PART: Final = 0.5
 """Part of the time for a query (--timeout) in which jobs are asked for; the rest keep their
 states until the next one."""
-WARNING_TIME: Final = 3600.0
-"""Seconds before the end of a proxy when that is told."""
 CANCELLED: Final = 143
 """The exit code of a job that was ended: 128 + SIGTERM."""
 
@@ -174,7 +173,7 @@ class Gram(Resource):
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare --port and --callback-host."""
+        """Declare --port, --callback-host and what credentials have."""
         parser.add_argument(
             "--port",
             metavar="N",
@@ -188,14 +187,19 @@ class Gram(Resource):
             help="name or address by which job managers reach this machine "
             "(default: $GLOBUS_HOSTNAME, or what is found out)",
         )
+        credential_watch.add_options(parser)
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
         self._client: GramClient | None = None
         self._gatekeepers: dict[str, Gatekeeper] = {}
         self._known: dict[str, Known] = {}
-        self._proxy = ProxyFile()
+        self._watch = CredentialWatch(
+            proxy_source(os.environ, os.getuid()), warnings=options.credential_warnings
+        )
+        self._credential: Credential | None = None
         self._credentials = 0
+        """How many proxies there were so far."""
         self._opening = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -206,10 +210,12 @@ class Gram(Resource):
         client = GramClient(self._told)
         await client.load()
         self._client = client
-        try:
+        with contextlib.suppress(CredentialError):  # the watch tells it
             await self._ready()
-        except TransientError as error:
-            log.error("%s", error)
+
+    def credentials(self) -> Sequence[CredentialWatch]:
+        """The user's proxy."""
+        return [self._watch]
 
     async def stop(self) -> None:
         """Leave the jobs running."""
@@ -232,10 +238,7 @@ class Gram(Resource):
 
         Whatever goes wrong, none of them runs before it is committed.
         """
-        try:
-            await self._ready()
-        except TransientError as error:
-            raise NotSubmittedError(str(error)) from None
+        await self._ready()
         return await asyncio.gather(*(self._submit(endpoint, task) for task in tasks))
 
     async def _submit(self, endpoint: str, task: Task) -> JobId | DriverError:
@@ -514,52 +517,13 @@ class Gram(Resource):
         return self._client
 
     async def _ready(self) -> None:
-        """Have a valid proxy, read anew when its file has changed.  Raises TransientError."""
+        """Have a client with the proxy that is valid now.  Raises CredentialError."""
         async with self._opening:
-            if await asyncio.to_thread(self._proxy.has_changed) or not self._opened().is_open:
-                try:
-                    lifetime = await self._opened().open()
-                except CredentialError as error:
-                    self._proxy.valid_until = 0.0
-                    raise TransientError(f"{self._proxy.path}: {error}") from None
-                self._proxy.valid_until = time.time() + lifetime
+            credential = await self._watch.require_valid()
+            if credential != self._credential:
+                await self._opened().open()
+                self._credential = credential
                 self._credentials += 1
-                log.info("%s is valid for %.0f more hours", self._proxy.path, lifetime / 3600)
-        self._proxy.check()
-
-
-class ProxyFile:
-    """The file of a user's proxy, which may be replaced at any time."""
-
-    def __init__(self) -> None:
-        name = os.environ.get("X509_USER_PROXY") or f"/tmp/x509up_u{os.getuid()}"  # noqa: S108
-        self.path = Path(name)
-        self.valid_until = 0.0
-        """By time.time()."""
-        self._seen: tuple[int, int, int] | None = None
-        self._is_warned = False
-
-    def has_changed(self) -> bool:
-        """Whether it is another file than last time; blocks."""
-        try:
-            status = self.path.stat()
-            seen = (status.st_ino, status.st_mtime_ns, status.st_size)
-        except OSError:
-            seen = None
-        before, self._seen = self._seen, seen
-        if seen == before:
-            return False
-        self._is_warned = False
-        return True
-
-    def check(self) -> None:
-        """Warn before its end.  Raises TransientError after it."""
-        left = self.valid_until - time.time()
-        if left <= 0:
-            raise TransientError(f"the proxy {self.path} has expired, or is not valid")
-        if left < WARNING_TIME and not self._is_warned:
-            self._is_warned = True
-            log.warning("the proxy %s ends in %.0f minutes", self.path, left / 60)
 
 
 # ---------------------------------------------------------------- without I/O

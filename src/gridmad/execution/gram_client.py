@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
-from gridmad.errors import DriverError
+from gridmad.errors import CredentialError, DriverError, TransientError
 
 PACKAGE: Final = "libglobus-gram-client3"
 ALL_STATES: Final = 0xFFFFF
@@ -79,10 +79,6 @@ class GramError(IntEnum):
     LOCK_FAILED = 158
 
 
-class CredentialError(DriverError):
-    """There is no credential that is valid."""
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came of a request."""
@@ -134,7 +130,6 @@ class _Library:
     def __init__(self) -> None:
         try:
             common = ctypes.CDLL("libglobus_common.so.0")
-            gss = ctypes.CDLL("libglobus_gssapi_gsi.so.4")
             assist = ctypes.CDLL("libglobus_gss_assist.so.3")
             protocol = ctypes.CDLL("libglobus_gram_protocol.so.3")
             self.client = client = ctypes.CDLL("libglobus_gram_client.so.3")
@@ -151,11 +146,6 @@ class _Library:
         self.error_string.restype = text
         self.acquire = _declare(assist.globus_gss_assist_acquire_cred, handle, ctypes.c_int, handle)
         self.acquire.restype = ctypes.c_uint32
-        self.inquire = _declare(
-            gss.gss_inquire_cred, handle, handle, handle, handle, handle, handle
-        )
-        self.inquire.restype = ctypes.c_uint32
-        self.release = _declare(gss.gss_release_cred, handle, handle)
         self.set_credentials = _declare(client.globus_gram_client_set_credentials, handle)
         self.callback_allow = _declare(
             client.globus_gram_client_callback_allow, _StateCallback, handle, handle
@@ -228,17 +218,12 @@ class GramClient:
         """Load the library.  Raises DriverError where it is not installed."""
         self._library = await asyncio.to_thread(_Library)
 
-    @property
-    def is_open(self) -> bool:
-        """Requests may be made."""
-        return bool(self._callback_contact)
+    async def open(self) -> None:
+        """Read the user's proxy, the first time or anew; requests may be made then.
 
-    async def open(self) -> float:
-        """Read the user's credential, the first time or anew; the seconds that it is valid for.
-
-        Raises CredentialError.
+        Raises CredentialError for one that Globus does not take.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._starters, self._open)
+        await asyncio.get_running_loop().run_in_executor(self._starters, self._open)
 
     def close(self) -> None:
         """Take no more answers.  The library's threads end with the process."""
@@ -302,7 +287,7 @@ class GramClient:
 
     def _opened(self) -> _Library:
         assert self._library is not None
-        assert self.is_open
+        assert self._callback_contact
         return self._library
 
     async def _ask(self, start: Callable[[int], int]) -> Answer:
@@ -382,39 +367,29 @@ class GramClient:
 
     # ------------------------------------------------------------ credential
 
-    def _open(self) -> float:
+    def _open(self) -> None:
         library = self._library
         assert library is not None
-        credential, lifetime = self._acquire(library)
-        if not self.is_open:
-            module = ctypes.byref(ctypes.c_char.in_dll(library.client, "globus_gram_client_module"))
-            code = library.activate(module)
-            if code:
-                raise CredentialError(f"GRAM's client cannot be started: {library.text(code)}")
-            contact = ctypes.c_char_p()
-            code = library.callback_allow(self._on_state, None, ctypes.byref(contact))
-            if code or not contact.value:
-                raise DriverError(f"job managers cannot call back: {library.text(code)}")
-            self._callback_contact = contact.value
-        # The library takes it over, and frees the one before when it is out of use.
-        library.set_credentials(credential)
-        self._credential = credential
-        return lifetime
-
-    @staticmethod
-    def _acquire(library: _Library) -> tuple[ctypes.c_void_p, float]:
         minor, credential = ctypes.c_uint32(), ctypes.c_void_p()
         code = library.acquire(ctypes.byref(minor), _GSS_BOTH, ctypes.byref(credential))
         if code:
-            raise CredentialError(f"there is no valid proxy (GSS error {code:#x})")
-        lifetime = ctypes.c_uint32()
-        code = library.inquire(
-            ctypes.byref(minor), credential, None, ctypes.byref(lifetime), None, None
-        )
-        if code or not lifetime.value:
-            library.release(ctypes.byref(minor), ctypes.byref(credential))
-            raise CredentialError("the proxy has expired")
-        return credential, float(lifetime.value)
+            raise CredentialError(f"Globus cannot use the proxy (GSS error {code:#x})")
+        if not self._callback_contact:
+            self._activate(library)
+        # The library takes it over, and frees the one before when it is out of use.
+        library.set_credentials(credential)
+        self._credential = credential
+
+    def _activate(self, library: _Library) -> None:
+        module = ctypes.byref(ctypes.c_char.in_dll(library.client, "globus_gram_client_module"))
+        code = library.activate(module)
+        if code:
+            raise CredentialError(f"GRAM's client cannot be started: {library.text(code)}")
+        contact = ctypes.c_char_p()
+        code = library.callback_allow(self._on_state, None, ctypes.byref(contact))
+        if code or not contact.value:
+            raise TransientError(f"job managers cannot call back: {library.text(code)}")
+        self._callback_contact = contact.value
 
 
 def _decode(text: bytes | None) -> str:
