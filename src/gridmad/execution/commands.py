@@ -73,16 +73,16 @@ class Commands:
             try:
                 async with asyncio.timeout(self._seconds):
                     output, errors = await _communicate(process, given)
-            except TimeoutError:
-                raise TransientError(
-                    f"{words[0]} did not end within {self._seconds:g} seconds"
-                ) from None
-            except _TooMuch:
-                raise TransientError(f"{words[0]} printed more than {MAX_OUTPUT} bytes") from None
-            finally:
-                if process.returncode is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
+            except (TimeoutError, _TooMuch) as error:
+                _kill(process)
+                await process.wait()
+                what = f"did not end within {self._seconds:g} seconds"
+                if isinstance(error, _TooMuch):
+                    what = f"printed more than {MAX_OUTPUT} bytes"
+                raise TransientError(f"{words[0]} {what}") from None
+            except asyncio.CancelledError:
+                _kill(process)
+                raise
             assert process.returncode is not None
         text = " ".join(errors.decode("utf-8", "replace").split())
         return Finished(process.returncode, output, text[:_EXCERPT])
@@ -90,6 +90,12 @@ class Commands:
 
 class _TooMuch(Exception):  # noqa: N818 - no error: a way out
     """The command prints more than it may."""
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """End a command and all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 async def _communicate(process: asyncio.subprocess.Process, given: bytes) -> tuple[bytes, bytes]:

@@ -9,9 +9,10 @@ what is certainly not there is submitted again.
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -114,7 +115,7 @@ class Submitter:
             pause = self._link.pause
             orders = self._take(now) if pause == 0 else []
             if not orders:
-                await self._link.wait(name, max(pause, self._rate.wait(now), SHORTEST_WAIT))
+                await self._wait(name, max(pause, self._rate.wait(now)), self._orders)
                 continue
             self._work()
             self._under_way += len(orders)
@@ -224,6 +225,12 @@ class Submitter:
             log.error("jobs are not committed: %s", error)
         self._follower.follow(jobs)
 
+    async def _wait(self, name: str, seconds: float, orders: Iterable[Order]) -> None:
+        """Wait, but not beyond the time when one of the orders is to be answered."""
+        first = min((order.expires for order in orders), default=math.inf)
+        seconds = min(seconds, first - time.monotonic())
+        await self._link.wait(name, max(seconds, SHORTEST_WAIT))
+
     # ------------------------------------------------------------ doubts
 
     async def _resolve_all(self) -> None:
@@ -231,8 +238,9 @@ class Submitter:
             now = time.monotonic()
             self._give_up(now)
             pause = self._link.pause
-            if pause > 0 or not self._doubts:
-                await self._link.wait("resolver", max(pause, SHORTEST_WAIT))
+            if pause > 0:
+                orders = [doubt.order for doubt in self._doubts if doubt.order]
+                await self._wait("resolver", pause, orders)
                 continue
             doubts, self._doubts = self._doubts, []
             try:
