@@ -30,12 +30,20 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from gridmad.errors import CredentialError, DriverError, NotSubmittedError, TransientError
+from gridmad.errors import (
+    CredentialError,
+    DescriptionError,
+    DriverError,
+    NotSubmittedError,
+    TransientError,
+)
 from gridmad.execution import credential_watch
 from gridmad.execution.credential import Credential, proxy_source
 from gridmad.execution.credential_watch import CredentialWatch
-from gridmad.execution.description.model import JobDescription
+from gridmad.execution.description.model import JobDescription, StagedFile
+from gridmad.execution.description.rsl import parse
 from gridmad.execution.description.rsl_writer import Value, rsl
+from gridmad.execution.description.source import Source
 from gridmad.execution.engine import driver_of
 from gridmad.execution.gram_client import (
     Answer,
@@ -73,6 +81,7 @@ CANCELLED: Final = 143
 
 _SERVICE: Final = re.compile(r"[A-Za-z0-9._@+-]+")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?")
+_STAGED: Final = re.compile(r"(https?|gsiftp|ftp)://", re.IGNORECASE)
 _EXTRA: Final = {
     "filecleanup": "file_clean_up",
     "filestagein": "file_stage_in",
@@ -80,7 +89,6 @@ _EXTRA: Final = {
     "filestageout": "file_stage_out",
     "gasscache": "gass_cache",
     "grammyjob": "gram_my_job",
-    "hostcount": "host_count",
     "librarypath": "library_path",
     "proxytimeout": "proxy_timeout",
     "remoteiourl": "remote_io_url",
@@ -549,6 +557,7 @@ def job_rsl(job: JobDescription, commit_time: int) -> bytes:
                 ("queue", job.queue),
                 ("project", job.project),
                 ("count", job.count if job.count > 1 else None),
+                ("host_count", job.nodes),
                 ("max_wall_time", job.max_wall_time),
                 ("max_cpu_time", job.max_cpu_time),
                 ("max_memory", job.max_memory),
@@ -556,12 +565,31 @@ def job_rsl(job: JobDescription, commit_time: int) -> bytes:
             )
             if value
         ),
+        ("file_stage_in", [[_remote(file), file.name] for file in job.inputs if file.url]),
+        ("file_stage_out", [[file.name, _remote(file)] for file in job.outputs if file.url]),
         ("two_phase", commit_time),
     ]
     extra = "".join(
-        f"({_EXTRA[name]}={text})" for name, text in job.extra.items() if name in _EXTRA
+        f"({_EXTRA[name]}={text})"
+        for name, text in job.extra.items()
+        if name in _EXTRA and _is_rsl(text)
     )
     return (rsl(relations) + extra).encode("utf-8", "surrogateescape")
+
+
+def _remote(file: StagedFile) -> str:
+    if _STAGED.match(file.url) is None:
+        raise DescriptionError(f"GRAM cannot stage {file.name}: {file.url} is no URL that it knows")
+    return file.url
+
+
+def _is_rsl(text: str) -> bool:
+    """Whether it is what a relation may have, and no more: other dialects say it otherwise."""
+    try:
+        read = parse(Source(f"(executable=x)(y={text})".encode("utf-8", "surrogateescape"))).extra
+    except DescriptionError:
+        return False
+    return read == {"y": text}
 
 
 def state_of(answer: Answer) -> JobState:
