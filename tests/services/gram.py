@@ -7,8 +7,10 @@ user of the tests, with a home directory of their own.  The gatekeeper's service
     jobmanager-fork    knows exit codes: its starter writes what happens to a log that the
                        job manager reads (a scheduler event generator, in Globus' words)
     jobmanager-poll    knows that a job has ended, not how: what most sites have
+    jobmanager-slurm   polls a Slurm, where one is given
 
-The starter finds its log by a file below /etc, which a mount namespace replaces.
+The starter finds its log, and the job manager for Slurm its commands, by files below /etc,
+which a mount namespace replaces.
 """
 
 import atexit
@@ -34,10 +36,13 @@ from tests.services import grid_pki
 from tests.services.grid_pki import GridAuthority
 from tests.services.keeper import KeptProcess
 from tests.services.required import skip_without
+from tests.services.slurm import SlurmCluster
 
 GATEKEEPER = "/usr/sbin/globus-gatekeeper"
 JOB_MANAGER = "/usr/sbin/globus-job-manager"
 FORK_CONFIGURATION = Path("/etc/globus/globus-fork.conf")
+SLURM_CONFIGURATION = Path("/etc/globus/globus-slurm.conf")
+SLURM_COMMANDS = ("sbatch", "scancel", "scontrol", "srun", "salloc")
 START_TIME = 20.0
 """Seconds that a server has to listen."""
 
@@ -61,6 +66,7 @@ SERVICE = (
 # A gatekeeper that is stopped leaves job managers and jobs alone, and comes back.
 SCRIPT = """\
 mount --bind {folder}/fork.conf {fork_configuration} || exit
+[ ! -e {folder}/slurm.conf ] || mount --bind {folder}/slurm.conf {slurm_configuration} || exit
 while :; do
   {gatekeeper} -f -port {port} -e /usr/sbin -grid_services {folder}/services \
     -gridmap {folder}/grid-mapfile -x509_cert_dir {certificates} \
@@ -88,6 +94,11 @@ def missing() -> str | None:
             "the job manager for fork is not installed"
             " (apt-get install globus-gram-job-manager-fork-setup-poll)"
         )
+    if not SLURM_CONFIGURATION.exists():
+        return (
+            "the job manager for Slurm is not installed"
+            " (apt-get install globus-gram-job-manager-slurm)"
+        )
     if os.geteuid() != 0:
         return "a gatekeeper runs as root alone"
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0:
@@ -99,7 +110,11 @@ class Gram:
     """A gatekeeper on a free loopback port; `home` is where its jobs are at home."""
 
     def __init__(
-        self, folder: Path, home: Path | None = None, authority: GridAuthority | None = None
+        self,
+        folder: Path,
+        home: Path | None = None,
+        authority: GridAuthority | None = None,
+        slurm: SlurmCluster | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -111,6 +126,8 @@ class Gram:
         self.proxy = self.authority.proxy(self.user, f"proxy-{self.port}").proxy
         self.keeper: KeptProcess | None = None
         self._configure()
+        if slurm is not None:
+            self._configure_slurm(slurm)
 
     @property
     def contact(self) -> str:
@@ -213,18 +230,13 @@ class Gram:
                 certificates=self.authority.certificates,
             )
         )
-        for name, options in (
-            ("fork", "-type fork -seg-module fork"),
-            ("poll", "-type fork -service-tag poll"),
-        ):
-            line = SERVICE.format(
-                home=self.home, folder=folder, program=JOB_MANAGER, options=options
-            )
-            (folder / f"services/jobmanager-{name}").write_text(line)
+        self._add_service("fork", "-type fork -seg-module fork")
+        self._add_service("poll", "-type fork -service-tag poll")
         (folder / "run.sh").write_text(
             SCRIPT.format(
                 folder=folder,
                 fork_configuration=FORK_CONFIGURATION,
+                slurm_configuration=SLURM_CONFIGURATION,
                 gatekeeper=GATEKEEPER,
                 port=self.port,
                 certificates=self.authority.certificates,
@@ -232,6 +244,27 @@ class Gram:
                 key=self.host.key,
             )
         )
+
+    def _add_service(self, name: str, options: str) -> None:
+        line = SERVICE.format(
+            home=self.home, folder=self.folder, program=JOB_MANAGER, options=options
+        )
+        (self.folder / f"services/jobmanager-{name}").write_text(line)
+
+    def _configure_slurm(self, slurm: SlurmCluster) -> None:
+        """Job managers run Slurm's commands in an environment of their own."""
+        folder = self.folder / "bin"
+        folder.mkdir()
+        variables = " ".join(f"{name}={value}" for name, value in slurm.environment.items())
+        lines = ['slurm_path="/usr"']
+        for name in SLURM_COMMANDS:
+            script = folder / name
+            script.write_text(f'#!/bin/sh\nexec env {variables} /usr/bin/{name} "$@"\n')
+            script.chmod(0o755)
+            lines.append(f'{name}="{script}"')
+        lines += [f'{name}=""' for name in ("openmpi_path", "mpich2_path", "softenv_dir")]
+        (self.folder / "slurm.conf").write_text("\n".join(lines) + "\n")
+        self._add_service("slurm", "-type slurm")
 
 
 class Gass:
