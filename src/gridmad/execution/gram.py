@@ -124,6 +124,8 @@ _OUT_OF_REACH: Final = frozenset(
 _UNKNOWN: Final = frozenset(
     {GramError.UNKNOWN_CONTACT, GramError.NO_STATE_FILE, GramError.STATE_EXPIRED}
 )
+_OVER: Final = _UNKNOWN | {GramError.SHUTTING_DOWN}
+"""What job managers say of a job that has ended, or is about to."""
 _STILL_RUNS: Final = frozenset({GramError.JOB_MANAGER_STOPPED, GramError.PROXY_EXPIRED})
 """A job manager that stops says FAILED for each of its jobs."""
 
@@ -167,6 +169,7 @@ class Known:
     """Its changes are told to this process."""
     credential: int = 0
     """The number of the proxy that it has; 0 for one of an earlier driver."""
+    is_cancelled: bool = False
     asking: asyncio.Task[None] | None = None
     ending: asyncio.Task[DriverError | None] | None = None
 
@@ -271,7 +274,7 @@ class Gram(Resource):
 
     async def _commit(self, known: Known) -> None:
         answer = await self._send(known, lambda url: self._signal(url, Signal.COMMIT_REQUEST))
-        if answer.code:
+        if answer.code and answer.code not in _OVER:
             raise TransientError(explain(answer))
 
     async def release(self, endpoint: str, jobs: Collection[JobId]) -> None:
@@ -393,6 +396,10 @@ class Gram(Resource):
             return
         known.state = state
         self.report(known.gatekeeper.name, known.job, state)
+        if known.is_cancelled and not state.is_final:
+            # A cancellation that came while the job was being submitted may lie there until
+            # there is another one.
+            known.ending = self._spawn(self._cancel(known))
 
     # ------------------------------------------------------------ ending
 
@@ -406,6 +413,7 @@ class Gram(Resource):
         ending: dict[JobId, asyncio.Task[DriverError | None]] = {}
         for job in jobs:
             known = self._know(endpoint, job)
+            known.is_cancelled = True
             if known.ending is None:
                 known.ending = self._spawn(self._cancel(known))
             ending[job] = known.ending
@@ -421,9 +429,7 @@ class Gram(Resource):
             return error
         finally:
             known.ending = None
-        if not answer.code or answer.code == GramError.SHUTTING_DOWN or answer.code in _UNKNOWN:
-            return None
-        return DriverError(explain(answer))
+        return DriverError(explain(answer)) if answer.code and answer.code not in _OVER else None
 
     async def find(self, endpoint: str, tags: Collection[str]) -> Mapping[str, JobId]:
         """No job has a tag here; one that is not known by its contact was not committed."""

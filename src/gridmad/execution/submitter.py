@@ -207,11 +207,12 @@ class Submitter:
         await self._ledger.record([Started(job.name.tag, job.contact) for job in jobs], forgotten)
 
     async def _begin(self, submitted: Sequence[tuple[Order, Job]]) -> None:
-        """Jobs are there, and written down: answer, let them run, and follow them."""
+        """Jobs are there, and written down: follow them, answer, and let them run."""
         jobs = [job for _, job in submitted]
         if not jobs:
             return
-        # A job that is committed runs, and one that gwd was not answered for is ordered again.
+        # gwd must know of a job before it runs: one that it does not know is ordered again.
+        self._follower.follow(jobs)
         for order, job in submitted:
             order.answer(job.contact)
         try:
@@ -223,7 +224,6 @@ class Submitter:
         except TransientError as error:
             # Those that the resource then drops are told to have failed.
             log.error("jobs are not committed: %s", error)
-        self._follower.follow(jobs)
 
     async def _wait(self, name: str, seconds: float, orders: Iterable[Order]) -> None:
         """Wait, but not beyond the time when one of the orders is to be answered."""
