@@ -14,11 +14,14 @@ SOURCES = pyproject.toml setup.py README.md LICENSE $(wildcard ext/*.p*) \
 EXTENSIONS = $(patsubst ext/%.pyx,gridmad.%,$(wildcard ext/*.pyx))
 CODE = setup.py src tests bench
 TEST_PYTHONS = python3.11 python3.12 python3.13
+# Most tests wait for a server or for time to pass: four at once keep two cores busy.  The tests
+# of a file stay with one worker, which starts their server once.  PYTEST=-n0 runs one by one.
+WORKERS = --numprocesses=4 --dist=loadfile
 
 .PHONY: help
 help:
 	@echo 'make demo          run an array of jobs through a real GridWay and our drivers'
-	@echo 'make test          run all tests (TESTS=tests/unit PYTEST="-x -q" for a part)'
+	@echo 'make test          run all tests (TESTS=tests/unit PYTEST="-x -n0" for a part)'
 	@echo 'make lint          ruff, mypy, and stubtest of the compiled modules'
 	@echo 'make bench         all benches; make bench-quick: a look at each'
 	@echo 'make build         sdist and wheel in build/dist, and the proof that both work'
@@ -33,7 +36,7 @@ demo: setup
 .PHONY: test
 test: setup
 	@.ci/prerequisites servers
-	$(BIN)/python -m pytest $(PYTEST) $(TESTS)
+	$(BIN)/python -m pytest $(WORKERS) $(PYTEST) $(TESTS)
 
 .PHONY: bench bench-quick
 bench: setup

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.conformance.gwd import Family, Player
 from tests.services import glue, gram, slapd, slurm
+from tests.services.ports import reserve_port
 from tests.services.required import skip_without
 
 FAMILY_OF_PREFIX: dict[str, Family] = {
@@ -171,7 +172,7 @@ def directory(site: Site) -> None:
 
 
 def dead_directory(site: Site) -> None:
-    site.arguments = f"-s 127.0.0.1:{slapd._free_port()} --deadline 3 --timeout 2"
+    site.arguments = f"-s 127.0.0.1:{reserve_port()} --deadline 3 --timeout 2"
 
 
 def cluster(site: Site) -> None:

@@ -35,6 +35,7 @@ import pytest
 from tests.services import grid_pki
 from tests.services.grid_pki import GridAuthority
 from tests.services.keeper import KeptProcess
+from tests.services.ports import reserve_port
 from tests.services.required import skip_without
 from tests.services.slurm import SlurmCluster
 
@@ -119,7 +120,7 @@ class Gram:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.home = folder / "home" if home is None else home
-        self.port = free_port()
+        self.port = reserve_port()
         self.authority = GridAuthority(folder / "pki") if authority is None else authority
         self.host = self.authority.host()
         self.user = self.authority.user("alice")
@@ -272,7 +273,7 @@ class Gass:
 
     def __init__(self, gram: Gram) -> None:
         self._gram = gram
-        self.port = free_port()
+        self.port = reserve_port()
         self._keeper: KeptProcess | None = None
 
     @property
@@ -316,13 +317,6 @@ def gram(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gram]:
         skip_without("gram", problem)
     with Gram(tmp_path_factory.mktemp("gram")) as server:
         yield server
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def is_listening(port: int) -> bool:

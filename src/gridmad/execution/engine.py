@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import ClassVar, Final, NamedTuple
 
 from gridmad.driver import Batch, MaybeAwaitable
@@ -99,6 +100,16 @@ class Engine(ExecutionDriver):
             "(default: %(default)g)",
         )
         add_state_options(parser, cls.resource_class.scheme)
+        if cls.resource_class.looks:
+            parser.add_argument(
+                "--exit-codes",
+                metavar="DIR",
+                type=Path,
+                help="a folder that nodes and this machine share, where jobs leave their exit "
+                "codes (default: jobs, below --state); not shared, nothing is lost but time",
+            )
+        else:
+            parser.set_defaults(exit_codes=None)
         cls.resource_class.add_options(parser)
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -112,12 +123,13 @@ class Engine(ExecutionDriver):
             options.timeout,
         )
         self._submit_time = min(SUBMIT_TIME, (options.deadline or SUBMIT_TIME) * 0.9)
+        status_folder: Path = (options.exit_codes or folder / "jobs").absolute()
         self._ledger = Ledger(
-            folder, os.environ.get("GW_LOCATION", ""), options.keep_days * 86400.0
+            folder, status_folder, os.environ.get("GW_LOCATION", ""), options.keep_days * 86400.0
         )
         self._resource = self.resource_class(options)
         self._resource.report = self._told
-        self._resource.folder = self._ledger.jobs
+        self._resource.folder = status_folder
         self._endpoints: dict[str, Endpoint] = {}
         self._inherited: dict[str, Contact] = {}
         self._unheard: dict[str, Doubt] = {}
@@ -260,7 +272,7 @@ class Engine(ExecutionDriver):
 
     def poll(
         self, contacts: Batch[Contact, JobState]
-    ) -> MaybeAwaitable[Sequence[JobState | DriverError]]:
+    ) -> MaybeAwaitable[Sequence[JobState | DriverError] | None]:
         """The states that were seen last; jobs that are not followed are looked for."""
         states: list[JobState | DriverError] = []
         for contact in contacts:
@@ -270,22 +282,27 @@ class Engine(ExecutionDriver):
             states.append(job.state)
         return states
 
-    async def recover(self, contacts: Batch[Contact, JobState]) -> list[JobState | DriverError]:
-        """Follow jobs from here on; their states come from one question for each endpoint."""
-        jobs = self._follow(contacts)
-        names = {job.name.endpoint for job in jobs if isinstance(job, Job)}
-        answers = await asyncio.gather(
-            *(self._endpoint(name).follower.refresh() for name in names), return_exceptions=True
-        )
-        troubles = dict(zip(names, answers, strict=True))
-        outcomes: list[JobState | DriverError] = []
-        for job in jobs:
-            if not isinstance(job, Job):
-                outcomes.append(job)
-                continue
-            trouble = troubles[job.name.endpoint]
-            outcomes.append(TransientError(str(trouble)) if trouble is not None else job.state)
-        return outcomes
+    async def recover(self, contacts: Batch[Contact, JobState]) -> None:
+        """Follow jobs from here on; their states come from one question for each endpoint, and
+        none waits for an endpoint that is not its own.
+        """
+        waiting: dict[str, list[tuple[int, Job]]] = {}
+        for index, job in enumerate(self._follow(contacts)):
+            if isinstance(job, Job):
+                waiting.setdefault(job.name.endpoint, []).append((index, job))
+            else:
+                contacts.settle(index, job)
+
+        async def recover(name: str, jobs: Sequence[tuple[int, Job]]) -> None:
+            trouble: TransientError | None = None
+            try:
+                await self._endpoint(name).follower.refresh()
+            except TransientError as error:
+                trouble = error
+            for index, job in jobs:
+                contacts.settle(index, trouble or job.state)
+
+        await asyncio.gather(*(recover(name, jobs) for name, jobs in waiting.items()))
 
     def remembered(self, job_id: str) -> Contact | None:
         """The contact of a job that an earlier driver of the same gwd left."""
