@@ -28,6 +28,7 @@ from gridmad.errors import DriverError, TransientError, UnknownJobError
 from gridmad.execution.contact import JobName
 from gridmad.execution.driver import Contact, ExecutionDriver
 from gridmad.execution.follower import Follower, Job
+from gridmad.execution.journal import Started
 from gridmad.execution.ledger import Ledger
 from gridmad.execution.link import Limits, Link
 from gridmad.execution.model import JobState, Submission
@@ -167,8 +168,9 @@ class Engine(ExecutionDriver):
                 cancelled.append(one.contact)
             elif (name := self._name(one.contact)) is not None:
                 self._unheard[one.tag] = Doubt(
-                    one.job_id, one.tag, one.digest, one.endpoint, now, name.job
+                    one.job_id, one.tag, one.digest, name.endpoint, now, name.job
                 )
+                self._await_word()
         if cancelled:
             await self._cancel(cancelled)
 
@@ -254,13 +256,29 @@ class Engine(ExecutionDriver):
     def _keep_doubt(self, doubt: Doubt) -> None:
         """What becomes of it is decided when gwd orders the job again, or after a while."""
         self._doubts.setdefault(doubt.job_id, []).append(doubt)
+        self._await_word()
+
+    def _await_word(self) -> None:
         if self._unwanted is None:
             self._unwanted = asyncio.get_running_loop().call_later(WANTED_TIME, self._end_doubts)
 
     def _end_doubts(self) -> None:
-        """Nobody ordered these jobs again."""
+        """Nobody ordered these jobs again: those that nobody can know of are ended, the others
+        followed to their ends, for the journal's sake.  None may be taken for a later job, to
+        which gwd gives the same id.
+        """
         self._unwanted = None
         limit = time.monotonic() - WANTED_TIME
+        unheard, self._unheard = self._unheard, {}
+        for tag, doubt in unheard.items():
+            if doubt.since > limit:
+                self._unheard[tag] = doubt
+                self._await_word()
+                continue
+            name = JobName(self._resource.scheme, doubt.endpoint, doubt.job, tag)
+            follower = self._endpoint(doubt.endpoint).follower
+            if follower.get(doubt.job) is None:
+                follower.follow([Job(name, may_have_run=True)])
         kept, self._doubts = self._doubts, {}
         for doubt in (doubt for doubts in kept.values() for doubt in doubts):
             if doubt.since > limit:
@@ -287,7 +305,7 @@ class Engine(ExecutionDriver):
         none waits for an endpoint that is not its own.
         """
         waiting: dict[str, list[tuple[int, Job]]] = {}
-        for index, job in enumerate(self._follow(contacts)):
+        for index, job in enumerate(await self._follow(contacts)):
             if isinstance(job, Job):
                 waiting.setdefault(job.name.endpoint, []).append((index, job))
             else:
@@ -316,25 +334,44 @@ class Engine(ExecutionDriver):
 
     def _followed(self, contact: Contact) -> Job | None:
         name = self._name(contact)
-        return None if name is None else self._endpoint(name.endpoint).follower.get(name.job)
+        if name is None:
+            return None
+        job = self._endpoint(name.endpoint).follower.get(name.job)
+        return job if job is not None and job.name == name else None
 
-    def _follow(self, contacts: Sequence[Contact]) -> list[Job | DriverError]:
+    async def _follow(self, contacts: Sequence[Contact]) -> list[Job | DriverError]:
         """The jobs of contacts, all followed from here on."""
         jobs: list[Job | DriverError] = []
         new: dict[str, list[Job]] = {}
+        unrecorded: list[Started] = []
+        begun = {doubt.tag for doubts in self._doubts.values() for doubt in doubts}
         for contact in contacts:
             name = self._name(contact)
             if name is None:
                 jobs.append(UnknownJobError(contact))
                 continue
             self._unheard.pop(name.tag, None)
+            if name.tag in begun:
+                # It was answered, but not written down.
+                unrecorded.append(Started(name.tag, contact))
             job = self._endpoint(name.endpoint).follower.get(name.job)
             if job is None:
                 job = Job(name, may_have_run=True)
                 new.setdefault(name.endpoint, []).append(job)
+            elif job.name != name:
+                jobs.append(TransientError(f"its id is the job's of {job.contact} for now"))
+                continue
             jobs.append(job)
         for endpoint, ones in new.items():
             self._endpoint(endpoint).follower.follow(ones)
+        if unrecorded:
+            heard = {one.tag for one in unrecorded}
+            self._doubts = {
+                job_id: left
+                for job_id, doubts in self._doubts.items()
+                if (left := [doubt for doubt in doubts if doubt.tag not in heard])
+            }
+            await self._ledger.record(unrecorded)
         return jobs
 
     # ------------------------------------------------------------ CANCEL
@@ -344,7 +381,7 @@ class Engine(ExecutionDriver):
         return await self._cancel(contacts)
 
     async def _cancel(self, contacts: Sequence[Contact]) -> list[DriverError | None]:
-        jobs = self._follow(contacts)
+        jobs = await self._follow(contacts)
         new: dict[str, list[Job]] = {}
         for job in jobs:
             if isinstance(job, Job) and not job.is_cancelled:

@@ -92,7 +92,12 @@ class Follower:
 
     def follow(self, jobs: Sequence[Job]) -> None:
         """Follow jobs from here on."""
-        self._jobs.update((job.name.job, job) for job in jobs)
+        for job in jobs:
+            before = self._jobs.get(job.name.job)
+            if before is not None and before.name != job.name:
+                # The resource gives the id again: it has forgotten the job that had it.
+                self._lose([before])
+            self._jobs[job.name.job] = job
         self._hasten(HASTE)
 
     async def refresh(self) -> None:
@@ -156,11 +161,11 @@ class Follower:
     async def _follow_all(self) -> None:
         while self._jobs or self._waiters:
             now = time.monotonic()
-            pause = self._link.pause
+            pause = self._link.pause("query")
             if pause > 0:
                 # Nobody waits for an endpoint that fails.
                 waiters, self._waiters = self._waiters, []
-                _answer(waiters, TransientError(self._link.trouble))
+                _answer(waiters, TransientError(self._link.trouble("query")))
             wait = max(self._due - now, self._questions.wait(now), pause)
             if wait <= 0:
                 await self._ask(now)
@@ -180,7 +185,9 @@ class Follower:
         try:
             states: Mapping[JobId, JobState] = {}
             if asked:
-                states = await self._link.call(self._resource.query(self._link.endpoint, asked))
+                states = await self._link.call(
+                    "query", self._resource.query(self._link.endpoint, asked)
+                )
         except TransientError as error:
             _answer(waiters, error)
             return
@@ -206,7 +213,7 @@ class Follower:
 
     def _note_missing(self, job_ids: Sequence[JobId], now: float) -> None:
         """The resource did not know these jobs."""
-        gone: dict[JobId, JobState] = {}
+        gone: list[Job] = []
         for job_id in job_ids:
             job = self._jobs.get(job_id)
             if job is None:
@@ -217,18 +224,29 @@ class Follower:
             if job.misses < MISSES or now < job.missed_at + MISS_TIME:
                 self._due = min(self._due, now + MISS_TIME / (MISSES - 1))
                 continue
+            gone.append(job)
+        self._lose(gone)
+
+    def _lose(self, jobs: Sequence[Job]) -> None:
+        states: dict[JobId, JobState] = {}
+        for job in jobs:
             log.warning("%s: %s", job.contact, VANISHED)
             # What ran has most likely ended, and the job's own files tell how.
-            gone[job_id] = JobState.done(None) if job.may_have_run else JobState.failed(VANISHED)
-        self.note(gone)
+            ended = JobState.done(None) if job.may_have_run else JobState.failed(VANISHED)
+            states[job.name.job] = ended
+        self.note(states)
 
     # ------------------------------------------------------------ ending
 
     async def _cancel_all(self) -> None:
         while jobs := self._uncancelled():
-            await asyncio.sleep(self._link.pause)
+            await asyncio.sleep(self._link.pause("cancel"))
             try:
-                outcomes = await self._link.call(self._resource.cancel(self._link.endpoint, jobs))
+                outcomes = await self._link.call(
+                    "cancel",
+                    self._resource.cancel(self._link.endpoint, jobs),
+                    outcomes=lambda answers: answers.values(),
+                )
             except TransientError:
                 continue
             now = time.monotonic()
@@ -236,7 +254,6 @@ class Follower:
                 outcome = outcomes.get(job_id)
                 job = self._jobs.get(job_id)
                 if isinstance(outcome, TransientError):
-                    self._link.failed(outcome)
                     continue
                 if outcome is not None:
                     log.error("%s cannot be cancelled: %s", job_id, outcome)

@@ -78,6 +78,8 @@ QUERY_PART: Final = 0.5
 states until the next one."""
 CANCELLED: Final = 143
 """The exit code of a job that was ended: 128 + SIGTERM."""
+NO_REASON: Final = "the job failed, and its job manager does not say why"
+"""It was ended by a signal, or its scheduler says no more than that it failed."""
 
 _SERVICE: Final = re.compile(r"[A-Za-z0-9._@+-]+")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?")
@@ -142,14 +144,14 @@ class Gatekeeper:
 
     def moved(self, before: str, after: str) -> None:
         """The job manager that these contacts have in common has another address now."""
-        if address_of(before) != address_of(after):
-            self._moved[address_of(before)] = address_of(after)
+        old, new = address_of(before), address_of(after)
+        self._moved.pop(new, None)  # it is there, whoever left it before
+        if old != new:
+            self._moved[old] = new
 
     def where(self, contact: str) -> str:
         """The contact of a job whose manager may have moved."""
-        seen = set()
-        while (address := address_of(contact)) in self._moved and address not in seen:
-            seen.add(address)
+        while (address := address_of(contact)) in self._moved:
             contact = f"https://{self._moved[address]}{path_of(contact)}"
         return contact
 
@@ -609,8 +611,7 @@ def state_of(answer: Answer) -> JobState:
     if answer.failure in (GramError.USER_CANCELLED, GramError.SYSTEM_CANCELLED):
         return JobState.done(CANCELLED)
     return JobState.failed(
-        " ".join(filter(None, (answer.failure_text, answer.detail)))
-        or "the job was ended by a signal, or its scheduler could not run it"
+        " ".join(filter(None, (answer.failure_text, answer.detail))) or NO_REASON
     )
 
 
