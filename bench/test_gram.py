@@ -106,7 +106,7 @@ def test_poll(contest: Contest, gram: Gram, driver: Player, tmp_path: Path) -> N
     driver.send(request)
     driver.collect(b"ACTIVE", 1)
     contact = globusrun(gram)
-    polls = 2000
+    polls = 500
 
     def ours() -> None:
         driver.stream(b"POLL 1 - -\n" * polls, polls)

@@ -116,6 +116,11 @@ def wait_for(condition: Callable[[], bool], problem: str, seconds: float = END_T
         time.sleep(0.05)
 
 
+def job_path(gwd: Player, job: int) -> str:
+    """The first part of the path of a job's contact, by which job managers name its files."""
+    return gwd.contacts[job].split("%2F")[-3]
+
+
 def reason(gwd: Player, job: int) -> str:
     """What CALLBACK FAILURE said."""
     return next(line for line in gwd.answers if line.startswith(f"CALLBACK {job} FAILURE"))
@@ -255,6 +260,10 @@ def test_a_proxy_that_ends_costs_no_job_and_is_renewed_without_a_restart(site: S
     site.submit(gwd, 1, gated(gate, 6))
     gwd.wait(lambda: "ACTIVE" in gwd.told.get(1, ()), "the job does not run")
 
+    # What the job stages out with at its end.
+    (delegated,) = site.gram.home.glob(f".globus/job/*/{job_path(gwd, 1)}.*/x509_user_proxy")
+    before = delegated.read_bytes()
+
     over = site.gram.authority.proxy(site.gram.user, "over", days=-1).proxy
     replace(site.proxy, over.read_bytes())
     site.submit(gwd, 2, shell("exit 3"))
@@ -268,6 +277,7 @@ def test_a_proxy_that_ends_costs_no_job_and_is_renewed_without_a_restart(site: S
     replace(site.proxy, new.read_bytes())
     assert answer(gwd, 2).startswith("SUCCESS")
     assert end(gwd, 2)[-1] == "DONE:3"
+    wait_for(lambda: delegated.read_bytes() != before, "the job's proxy is not renewed")
     gate.touch()
     assert end(gwd, 1)[-1] == "DONE:6"
 
@@ -341,14 +351,9 @@ def test_a_job_that_ends_while_no_driver_is_there_is_remembered(site: Site) -> N
     second = site.driver()
     second.ask(f"RECOVER 1 {contact} -")
     assert answer(second, 1, "RECOVER") == "SUCCESS DONE:9"
-    path = contact_path(contact)
+    path = job_path(first, 1)
     state = site.gram.folder / "state"
     wait_for(lambda: not list(state.rglob(f"*{path}*")), "the job manager keeps the job for ever")
-
-
-def contact_path(contact: str) -> str:
-    """What the names of a job manager's files have of a job."""
-    return contact.split("%2F")[-3]
 
 
 def test_a_job_that_nobody_commits_never_runs(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -356,6 +356,9 @@ class Gram(Resource):
         if not known.tells:
             answer = await self._send(known, client.listen)
             known.tells = not answer.code
+            if known.tells and answer.state in _STATES and answer.state != GramState.UNSUBMITTED:
+                self._note(known, state_of(answer))
+                return True
         answer = await self._send(known, client.status)
         if answer.code in _UNKNOWN:
             return known.state.is_final
