@@ -362,7 +362,7 @@ def test_a_job_that_nobody_commits_never_runs(site: Site, monkeypatch: pytest.Mo
 
     async def request(rsl: str, *, is_committed: bool) -> list[int]:
         told: dict[str, list[int]] = {}
-        client = GramClient(lambda contact, state: told.setdefault(contact, []).append(state))
+        client = GramClient(lambda contact, it: told.setdefault(contact, []).append(it.state))
         await client.load()
         await client.open()
         answer = await client.request(site.gram.contact, rsl.encode())

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridmad.errors import DescriptionError, DriverError
+from gridmad.errors import DescriptionError, DriverError, TransientError
 from gridmad.execution import gram
 from gridmad.execution.description import parse_description
 from gridmad.execution.description.model import JobDescription, StagedFile
-from gridmad.execution.gram import Gatekeeper, Gram, explain, job_rsl, path_of, state_of
+from gridmad.execution.gram import Gatekeeper, Gram, explain, path_of, state_of
 from gridmad.execution.gram_client import Answer, GramError, GramState
+from gridmad.execution.gram_rsl import job_rsl
 from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Submission
 
 CONTACT = "https://ce.example.org:42331/17370860850872285611/72057598265975683/"
@@ -204,6 +205,17 @@ def test_job_managers_move() -> None:
     gatekeeper.moved("https://ce.example.org:3000/1/2/", CONTACT)
     assert gatekeeper.where(CONTACT) == CONTACT
     assert gatekeeper.where(CONTACT.replace("42331", "2000")) == CONTACT
+
+
+def test_a_job_manager_that_runs_and_does_not_answer_is_left_alone_for_a_while() -> None:
+    gatekeeper = Gatekeeper("ce:2119/jobmanager")
+    gatekeeper.check(CONTACT)
+    gatekeeper.restarted(CONTACT, CONTACT)
+    with pytest.raises(TransientError, match=r"ce\.example\.org:42331"):
+        gatekeeper.check(CONTACT)
+    moved = CONTACT.replace("42331", "2000")
+    gatekeeper.restarted(CONTACT, moved)
+    gatekeeper.check(gatekeeper.where(CONTACT))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,6 @@ from typing import Any, Final, TypeVar
 
 from gridmad.errors import (
     CredentialError,
-    DescriptionError,
     DriverError,
     NotSubmittedError,
     TransientError,
@@ -40,10 +39,7 @@ from gridmad.errors import (
 from gridmad.execution import credential_watch
 from gridmad.execution.credential import Credential, proxy_source
 from gridmad.execution.credential_watch import CredentialWatch
-from gridmad.execution.description.model import JobDescription, StagedFile
-from gridmad.execution.description.rsl import parse
-from gridmad.execution.description.rsl_writer import Value, rsl
-from gridmad.execution.description.source import Source
+from gridmad.execution.description.rsl_writer import rsl
 from gridmad.execution.engine import driver_of
 from gridmad.execution.gram_client import (
     Answer,
@@ -52,6 +48,7 @@ from gridmad.execution.gram_client import (
     GramState,
     Signal,
 )
+from gridmad.execution.gram_rsl import job_rsl
 from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Submission
 from gridmad.execution.resource import JobId, Resource, Task
 from gridmad.options import count
@@ -76,6 +73,8 @@ LONGEST_QUIET: Final = 900.0
 QUERY_PART: Final = 0.5
 """Part of the time for a query (--timeout) in which jobs are asked for; the rest keep their
 states until the next one."""
+RESTART_PAUSE: Final = 60.0
+"""Seconds before one asks again for a job manager that runs and does not answer."""
 CANCELLED: Final = 143
 """The exit code of a job that was ended: 128 + SIGTERM."""
 NO_REASON: Final = "the job failed, and its job manager does not say why"
@@ -83,23 +82,6 @@ NO_REASON: Final = "the job failed, and its job manager does not say why"
 
 _SERVICE: Final = re.compile(r"[A-Za-z0-9._@+-]+")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?")
-_STAGED: Final = re.compile(r"(https?|gsiftp|ftp)://", re.IGNORECASE)
-_EXTRA: Final = {
-    "filecleanup": "file_clean_up",
-    "filestagein": "file_stage_in",
-    "filestageinshared": "file_stage_in_shared",
-    "filestageout": "file_stage_out",
-    "gasscache": "gass_cache",
-    "grammyjob": "gram_my_job",
-    "librarypath": "library_path",
-    "proxytimeout": "proxy_timeout",
-    "remoteiourl": "remote_io_url",
-    "scratchdir": "scratch_dir",
-    "stderrposition": "stderr_position",
-    "stdoutposition": "stdout_position",
-    "username": "username",
-}
-"""Attributes of GRAM beyond the model, which are handed on as they were written."""
 _STATES: Final = {
     GramState.PENDING: PENDING,
     GramState.ACTIVE: ACTIVE,
@@ -141,6 +123,13 @@ class Gatekeeper:
         self.cancellers = asyncio.Semaphore(CANCELLERS)
         self.restarting = asyncio.Lock()
         self._moved: dict[str, str] = {}
+        self._in_vain: dict[str, float] = {}
+
+    def check(self, contact: str) -> None:
+        """Raises TransientError where a job manager is there, and does not answer."""
+        address = address_of(contact)
+        if time.monotonic() < self._in_vain.get(address, -math.inf) + RESTART_PAUSE:
+            raise TransientError(f"the job manager at {address} does not answer")
 
     def moved(self, before: str, after: str) -> None:
         """The job manager that these contacts have in common has another address now."""
@@ -148,6 +137,12 @@ class Gatekeeper:
         self._moved.pop(new, None)  # it is there, whoever left it before
         if old != new:
             self._moved[old] = new
+
+    def restarted(self, before: str, after: str) -> None:
+        """A job manager was to be started again; one that runs is where it was."""
+        if address_of(before) == address_of(after):
+            self._in_vain[address_of(after)] = time.monotonic()
+        self.moved(before, after)
 
     def where(self, contact: str) -> str:
         """The contact of a job whose manager may have moved."""
@@ -263,7 +258,9 @@ class Gram(Resource):
         except DriverError as error:
             return error
         if answer.contact and answer.code in (GramError.NONE, GramError.WAITING_FOR_COMMIT):
-            self._know(endpoint, answer.contact, tells=True, credential=self._credentials)
+            known = self._know(endpoint, answer.contact)
+            known.tells, known.credential = True, self._credentials
+            known.heard = time.monotonic()
             return answer.contact
         if answer.code in _OUT_OF_REACH:
             return NotSubmittedError(explain(answer))
@@ -370,7 +367,7 @@ class Gram(Resource):
         self._note(known, state_of(answer))
         return True
 
-    def _told(self, contact: str, state: int) -> None:
+    def _told(self, contact: str, told: Answer) -> None:
         """A job manager tells a change."""
         known = self._known.get(path_of(contact))
         if known is None:
@@ -379,16 +376,18 @@ class Gram(Resource):
         known.url = contact
         if known.state.is_final:
             return
-        if state in _STATES:
-            self._note(known, _STATES[GramState(state)])
+        if told.state in _STATES:
+            self._note(known, state_of(told))
         elif known.asking is None:
-            known.asking = self._spawn(self._find_end(known))
+            known.asking = self._spawn(self._find_end(known, told))
 
-    async def _find_end(self, known: Known) -> None:
+    async def _find_end(self, known: Known, told: Answer) -> None:
         """A job is told to have ended: ask how."""
         try:
             async with known.gatekeeper.places:
-                await self._refresh(known)
+                if not await self._refresh(known):
+                    # An old job manager, which does not wait for the end to be committed.
+                    self._note(known, state_of(told))
         except TransientError as error:
             log.warning("%s: %s", known.job, error)
             known.heard = -math.inf
@@ -442,17 +441,14 @@ class Gram(Resource):
 
     # ------------------------------------------------------------ requests
 
-    def _know(
-        self, endpoint: str, job: JobId, *, tells: bool = False, credential: int = 0
-    ) -> Known:
+    def _know(self, endpoint: str, job: JobId) -> Known:
         path = path_of(job)
         known = self._known.get(path)
         if known is None:
             gatekeeper = self._gatekeepers.get(endpoint)
             if gatekeeper is None:
                 gatekeeper = self._gatekeepers[endpoint] = Gatekeeper(endpoint)
-            known = Known(gatekeeper, job, job, tells=tells, credential=credential)
-            self._known[path] = known
+            known = self._known[path] = Known(gatekeeper, job, job)
         return known
 
     def _forget_others(self, endpoint: str, jobs: Mapping[JobId, str]) -> None:
@@ -487,6 +483,7 @@ class Gram(Resource):
             if where != known.url:  # another job brought it back meanwhile
                 known.url = where
                 return True
+            gatekeeper.check(known.url)
             text = rsl([("restart", known.job)]).encode()
             answer = await self._ask(self._opened().request(gatekeeper.name, text))
             if answer.code in _UNKNOWN:
@@ -494,7 +491,7 @@ class Gram(Resource):
             if not answer.contact:
                 raise TransientError(explain(answer))
             log.warning("the job manager of %s is at work again", gatekeeper.name)
-            gatekeeper.moved(known.url, answer.contact)
+            gatekeeper.restarted(known.url, answer.contact)
             known.url = answer.contact
         if answer.code == GramError.WAITING_FOR_COMMIT:
             await self._ask(self._signal(known.url, Signal.COMMIT_REQUEST))
@@ -546,61 +543,6 @@ class Gram(Resource):
 
 
 # ---------------------------------------------------------------- without I/O
-
-
-def job_rsl(job: JobDescription, commit_time: int) -> bytes:
-    """A job as GRAM reads it, to be committed within that many seconds.
-
-    Raises DescriptionError for what RSL cannot say.
-    """
-    relations: list[tuple[str, Value]] = [
-        ("executable", job.executable),
-        ("arguments", list(job.arguments)),
-        ("environment", [list(pair) for pair in job.environment.items()]),
-        *(
-            (name, value)
-            for name, value in (
-                ("directory", job.directory),
-                ("stdin", job.stdin),
-                ("stdout", job.stdout),
-                ("stderr", job.stderr),
-                ("job_type", job.job_type),
-                ("queue", job.queue),
-                ("project", job.project),
-                ("count", job.count if job.count > 1 else None),
-                ("host_count", job.nodes),
-                ("max_wall_time", job.max_wall_time),
-                ("max_cpu_time", job.max_cpu_time),
-                ("max_memory", job.max_memory),
-                ("min_memory", job.min_memory),
-            )
-            if value
-        ),
-        ("file_stage_in", [[_remote(file), file.name] for file in job.inputs if file.url]),
-        ("file_stage_out", [[file.name, _remote(file)] for file in job.outputs if file.url]),
-        ("two_phase", commit_time),
-    ]
-    extra = "".join(
-        f"({_EXTRA[name]}={text})"
-        for name, text in job.extra.items()
-        if name in _EXTRA and _is_rsl(text)
-    )
-    return (rsl(relations) + extra).encode("utf-8", "surrogateescape")
-
-
-def _remote(file: StagedFile) -> str:
-    if _STAGED.match(file.url) is None:
-        raise DescriptionError(f"GRAM cannot stage {file.name}: {file.url} is no URL that it knows")
-    return file.url
-
-
-def _is_rsl(text: str) -> bool:
-    """Whether it is what a relation may have, and no more: other dialects say it otherwise."""
-    try:
-        read = parse(Source(f"(executable=x)(y={text})".encode("utf-8", "surrogateescape"))).extra
-    except DescriptionError:
-        return False
-    return read == {"y": text}
 
 
 def state_of(answer: Answer) -> JobState:

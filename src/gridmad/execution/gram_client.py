@@ -193,14 +193,14 @@ def _declare(function: Any, *arguments: Any) -> Any:
 
 
 class GramClient:
-    """A client; `changed(contact, state)` is called in the event loop at each change of a
+    """A client; `changed(contact, answer)` is called in the event loop at each change of a
     job's state that a job manager tells.
 
     Requests are answered by an Answer; that it may take any time is the caller's business, who
     may stop waiting.
     """
 
-    def __init__(self, changed: Callable[[str, int], None]) -> None:
+    def __init__(self, changed: Callable[[str, Answer], None]) -> None:
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._library: _Library | None = None
@@ -342,10 +342,12 @@ class GramClient:
         self._answer(number, Answer(code, self._text(code), _decode(contact), state))
 
     def _state_came(
-        self, _number: int | None, contact: bytes | None, state: int, _code: int
+        self, _number: int | None, contact: bytes | None, state: int, failure: int
     ) -> None:
         if contact:  # there is none where a connection broke
-            self._call(self._changed, _decode(contact), state)
+            url = _decode(contact)
+            told = Answer(0, "", url, state, failure=failure, failure_text=self._text(failure))
+            self._call(self._changed, url, told)
 
     def _answer(self, number: int, answer: Answer) -> None:
         self._call(self._settle, number, answer)
