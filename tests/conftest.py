@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.services.slurm",
     "tests.services.sge",
     "tests.services.sshd",
+    "tests.services.gram",
 ]
 
 # How long an example takes says more of what else the machine does than of our code.

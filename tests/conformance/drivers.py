@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.gwd import PATIENCE, Family, Player
-from tests.services import arc, glue, sge, slapd, slurm, sshd
+from tests.services import arc, glue, gram, sge, slapd, slurm, sshd
 from tests.services.ports import reserve_port
 from tests.services.required import skip_without
 
@@ -124,6 +124,8 @@ class Subject:
     """Its server ends all processes of a cancelled job, as batch systems do."""
     submits_once: bool = True
     """A job that a killed driver had begun is not run again."""
+    hands_on: bool = True
+    """Jobs inherit signals and open files from it, not from a server of the resource."""
     given_arguments: str | None = None
 
     @property
@@ -202,6 +204,17 @@ def cluster(site: Site) -> None:
     site.arguments = "--interval 0.3 --settle 0.3"
 
 
+def gatekeeper(site: Site) -> None:
+    problem = gram.missing()
+    if problem:
+        skip_without("gram", problem)
+    server = gram.Gram(site.folder / "gram", site.home, gram.shared_authority())
+    site.stack.enter_context(server)
+    environment = server.environment
+    site.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in environment.items()))
+    site.arguments = f"--port {server.port} --interval 1 --settle 0.1"
+
+
 def staging_url(site: Site) -> None:
     site.arguments = "-u gsiftp://localhost:2811"
 
@@ -226,6 +239,7 @@ SUBJECTS = [
     Subject("gw_em_mad_slurm", cluster),
     Subject("gw_em_mad_sge", grid_engine),
     Subject("gw_em_mad_ssh", remote_host),
+    Subject("gw_em_mad_prews", gatekeeper, hands_on=False, jobs=40),
     Subject("gw_tm_mad_local"),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
 ]
@@ -245,6 +259,7 @@ def chosen(name: str | None, arguments: str | None) -> list[Subject]:
             has_hosts=not known or known[0].has_hosts,
             moves_files=not known or known[0].moves_files,
             submits_once=not known or known[0].submits_once,
+            hands_on=not known or known[0].hands_on,
             needs_arguments=bool(known) and known[0].needs_arguments,
             jobs=known[0].jobs if known else Subject.jobs,
             ends_processes=not known or known[0].ends_processes,

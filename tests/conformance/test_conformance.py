@@ -325,6 +325,8 @@ def test_what_a_job_inherits(site: Site) -> None:
         submit(site, gwd, 1, description)
         gwd.wait(lambda: gwd.has_ended(1), "the job's end is not told")
         assert gwd.client_is_gone(), "rule 2: a client's socket reached the job"
+    if not site.subject.hands_on:
+        return
     text = seen.read_text()
     status = dict(line.split(":\t") for line in text.splitlines() if line.startswith("Sig"))
     assert int(status["SigBlk"], 16) == 0, "rule 2: signals are blocked in the job"

@@ -117,7 +117,7 @@ class Follower:
 
     def note(self, states: Mapping[JobId, JobState]) -> None:
         """Take states of jobs, and tell what is new.  Jobs that are not followed are ignored."""
-        ended: list[tuple[str, JobState]] = []
+        ended: list[Job] = []
         for job_id, found in states.items():
             job = self._jobs.get(job_id)
             if job is None:
@@ -133,13 +133,21 @@ class Follower:
             job.state = state
             if state.is_final:
                 del self._jobs[job_id]
-                ended.append((job.name.tag, state))
+                ended.append(job)
             self._report(job.contact, state)
         if ended:
-            task = asyncio.get_running_loop().create_task(self._ledger.end(ended))
+            task = asyncio.get_running_loop().create_task(self._end(ended))
             self._writing.add(task)
             task.add_done_callback(self._writing.discard)
             self.job_ended()
+
+    async def _end(self, jobs: Sequence[Job]) -> None:
+        """Write down the ends of jobs, so that the resource may forget them."""
+        await self._ledger.end((job.name.tag, job.state) for job in jobs)
+        try:
+            await self._resource.release(self._link.endpoint, [job.name.job for job in jobs])
+        except DriverError as error:
+            log.info("%s keeps jobs that have ended: %s", self._link.endpoint, error)
 
     # ------------------------------------------------------------ asking
 

@@ -113,6 +113,11 @@ class Resource:
         their tags) were written down, so now they may run.
         """
 
+    async def release(self, endpoint: str, jobs: Collection[JobId]) -> None:
+        """The ends of jobs were written down: a resource that keeps them until it is told so
+        may forget them.
+        """
+
     async def query(self, endpoint: str, jobs: Mapping[JobId, str]) -> Mapping[JobId, JobState]:
         """The states of jobs (given with their tags), by as few questions as can be.
 
