@@ -7,7 +7,9 @@ the end of one of its words.
 
 import asyncio
 import contextlib
+import getpass
 import os
+import pwd
 import shutil
 import signal
 import time
@@ -46,6 +48,13 @@ class Commands:
     def has(self, name: str) -> bool:
         """Whether there is such a command."""
         return shutil.which(name) is not None
+
+    async def user(self) -> str:
+        """The name of the user as whom commands are run."""
+        try:
+            return pwd.getpwuid(os.geteuid()).pw_name
+        except KeyError:
+            return getpass.getuser()
 
     async def run(
         self, *words: str, given: bytes = b"", environment: Mapping[str, str] | None = None
