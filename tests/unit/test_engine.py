@@ -415,6 +415,26 @@ def test_a_job_that_is_missing_once_is_not_lost(site: Site, state: Path, rsl: Pa
     play(site, state, scene)
 
 
+def test_a_look_that_hangs_holds_up_no_question(site: Site, state: Path, rsl: Path) -> None:
+    async def scene(session: Session) -> None:
+        resource = session.service.driver._resource  # type: ignore[attr-defined]
+        looks = 0
+
+        async def hang(endpoint: str, jobs: Mapping[JobId, str]) -> Mapping[JobId, JobState]:
+            nonlocal looks
+            looks += 1
+            await asyncio.sleep(3600)
+            return {}
+
+        resource.looks, resource.look = True, hang
+        await submit(session, rsl, 1)
+        await until(lambda: looks == 1)
+        site.states["0"] = JobState.done(2)
+        assert await told(session) == ["1 SUCCESS DONE:2"]
+
+    play(site, state, scene)
+
+
 # ---------------------------------------------------------------- CANCEL
 
 

@@ -8,6 +8,7 @@ the resource is asked as ever.
 import asyncio
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gridmad.driver import describe
@@ -22,6 +23,8 @@ class StatusFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        # A folder that hangs may have this thread, and no other.
+        self._thread = ThreadPoolExecutor(1, "status files")
         self._changed = 0
 
     def path(self, tag: str) -> str:
@@ -34,7 +37,8 @@ class StatusFiles:
         The folder is read when something was added to it.  Raises TransientError.
         """
         try:
-            return await asyncio.to_thread(self._look, jobs)
+            look = asyncio.get_running_loop().run_in_executor(self._thread, self._look, jobs)
+            return await look
         except OSError as error:
             raise TransientError(describe(error)) from None
 
