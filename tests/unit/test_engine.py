@@ -642,6 +642,27 @@ def test_a_storm_of_recoveries_is_one_question(
     play(site, state, second)
 
 
+def test_no_recovery_waits_for_another_endpoint(
+    site: Site, state: Path, rsl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contacts: dict[int, str] = {}
+
+    async def first(session: Session) -> None:
+        contacts.update(await submit(session, rsl, 1, host="deaf"))
+        contacts.update(await submit(session, rsl, 2, host="other"))
+
+    async def second(session: Session) -> None:
+        site.hangs.add("deaf")
+        site.states[job_of(contacts[2])] = ACTIVE
+        session.send("".join(f"RECOVER {job} {contact} -\n" for job, contact in contacts.items()))
+        assert await session.lines(1) == ["RECOVER 2 SUCCESS ACTIVE"]
+        assert await session.lines(1) == ["RECOVER 1 SUCCESS PENDING"]
+
+    play(site, state, first)
+    die(monkeypatch)
+    play(site, state, second)
+
+
 def test_jobs_are_found_though_there_is_no_journal(
     site: Site, state: Path, rsl: Path, tmp_path: Path
 ) -> None:

@@ -290,7 +290,7 @@ class Engine(ExecutionDriver):
 
     def poll(
         self, contacts: Batch[Contact, JobState]
-    ) -> MaybeAwaitable[Sequence[JobState | DriverError]]:
+    ) -> MaybeAwaitable[Sequence[JobState | DriverError] | None]:
         """The states that were seen last; jobs that are not followed are looked for."""
         states: list[JobState | DriverError] = []
         for contact in contacts:
@@ -300,22 +300,27 @@ class Engine(ExecutionDriver):
             states.append(job.state)
         return states
 
-    async def recover(self, contacts: Batch[Contact, JobState]) -> list[JobState | DriverError]:
-        """Follow jobs from here on; their states come from one question for each endpoint."""
-        jobs = await self._follow(contacts)
-        names = {job.name.endpoint for job in jobs if isinstance(job, Job)}
-        answers = await asyncio.gather(
-            *(self._endpoint(name).follower.refresh() for name in names), return_exceptions=True
-        )
-        troubles = dict(zip(names, answers, strict=True))
-        outcomes: list[JobState | DriverError] = []
-        for job in jobs:
-            if not isinstance(job, Job):
-                outcomes.append(job)
-                continue
-            trouble = troubles[job.name.endpoint]
-            outcomes.append(TransientError(str(trouble)) if trouble is not None else job.state)
-        return outcomes
+    async def recover(self, contacts: Batch[Contact, JobState]) -> None:
+        """Follow jobs from here on; their states come from one question for each endpoint, and
+        none waits for an endpoint that is not its own.
+        """
+        waiting: dict[str, list[tuple[int, Job]]] = {}
+        for index, job in enumerate(await self._follow(contacts)):
+            if isinstance(job, Job):
+                waiting.setdefault(job.name.endpoint, []).append((index, job))
+            else:
+                contacts.settle(index, job)
+
+        async def recover(name: str, jobs: Sequence[tuple[int, Job]]) -> None:
+            trouble: TransientError | None = None
+            try:
+                await self._endpoint(name).follower.refresh()
+            except TransientError as error:
+                trouble = error
+            for index, job in jobs:
+                contacts.settle(index, trouble or job.state)
+
+        await asyncio.gather(*(recover(name, jobs) for name, jobs in waiting.items()))
 
     def remembered(self, job_id: str) -> Contact | None:
         """The contact of a job that an earlier driver of the same gwd left."""
