@@ -246,9 +246,10 @@ def test_files_are_staged(site: Site, tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_staged(site: Site, tmp_path: Path) -> None:
     gwd = site.driver()
-    site.submit(gwd, 1, f'&(executable="{site.gass.url}{tmp_path}/none")')
+    url = f"{site.gass.url}{tmp_path}/none"
+    site.submit(gwd, 1, f'&(executable="{url}")')
     assert end(gwd, 1)[-1] == "FAILED"
-    assert "failed to stage the executable" in reason(gwd, 1)
+    assert f"could not stage in executable from {url} (GRAM error 43)" in reason(gwd, 1)
 
 
 # ---------------------------------------------------------------- credentials

@@ -35,6 +35,7 @@ class Site:
         """How often each of gwd's jobs was taken."""
         self.cancelled: list[JobId] = []
         self.committed: list[JobId] = []
+        self.released: list[JobId] = []
         self.calls: Counter[str] = Counter()
         self.chunks: list[int] = []
         self.trouble: dict[str, list[Exception]] = {}
@@ -86,6 +87,9 @@ class Fickle(Resource):
 
     async def commit(self, endpoint: str, jobs: Mapping[JobId, str]) -> None:
         self.site.committed += jobs
+
+    async def release(self, endpoint: str, jobs: Collection[JobId]) -> None:
+        self.site.released += jobs
 
     async def query(self, endpoint: str, jobs: Mapping[JobId, str]) -> Mapping[JobId, JobState]:
         await self._call("query", endpoint)
@@ -651,6 +655,32 @@ def test_what_gwd_never_asks_for_again_is_ended(
         await until(lambda: site.cancelled == ["0"])
 
     play(site, state, first, "--timeout 60")
+    die(monkeypatch)
+    play(site, state, second)
+
+
+def test_an_end_that_a_dead_driver_did_not_tell_is_in_the_journal(
+    site: Site, state: Path, rsl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contacts: dict[int, str] = {}
+
+    async def first(session: Session) -> None:
+        contacts.update(await submit(session, rsl, 1, 2))
+        site.states["0"] = JobState.done(7)
+        assert await told(session) == ["1 SUCCESS DONE:7"]
+        await until(lambda: site.released == ["0"])
+        del site.states["0"]
+
+    async def second(session: Session) -> None:
+        session.send("".join(f"RECOVER {job} {contacts[job]} -\n" for job in (2, 1)))
+        assert sorted(await session.lines(2)) == [
+            "RECOVER 1 SUCCESS DONE:7",
+            "RECOVER 2 SUCCESS PENDING",
+        ]
+        # The one that died may not have come to that.
+        await until(lambda: site.released == ["0", "0"])
+
+    play(site, state, first)
     die(monkeypatch)
     play(site, state, second)
 

@@ -18,7 +18,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final, NamedTuple
@@ -313,9 +313,17 @@ class Engine(ExecutionDriver):
     async def recover(self, contacts: Batch[Contact, JobState]) -> None:
         """Follow jobs from here on; their states come from one question for each endpoint, and
         none waits for an endpoint that is not its own.
+
+        A job whose end is written down is not asked for: the driver that died may not have told
+        it, and the resource may have forgotten the job.
         """
+        ends = await self._ends(contacts)
+        for index, state in ends.items():
+            contacts.settle(index, state)
+        others = [index for index in range(len(contacts)) if index not in ends]
+        jobs = await self._follow([contacts[index] for index in others])
         waiting: dict[str, list[tuple[int, Job]]] = {}
-        for index, job in enumerate(await self._follow(contacts)):
+        for index, job in zip(others, jobs, strict=True):
             if isinstance(job, Job):
                 waiting.setdefault(job.name.endpoint, []).append((index, job))
             else:
@@ -331,6 +339,24 @@ class Engine(ExecutionDriver):
                 contacts.settle(index, trouble or job.state)
 
         await asyncio.gather(*(recover(name, jobs) for name, jobs in waiting.items()))
+
+    async def _ends(self, contacts: Sequence[Contact]) -> Mapping[int, JobState]:
+        """The final states that are written down of jobs that are not followed, by their
+        numbers in `contacts`.
+        """
+        names: dict[int, JobName] = {}
+        for index, contact in enumerate(contacts):
+            name = self._name(contact)
+            if name is not None and self._followed(contact) is None:
+                names[index] = name
+        ends = await self._ledger.ends([name.tag for name in names.values()])
+        ended = {index: name for index, name in names.items() if name.tag in ends}
+        by_endpoint: dict[str, list[JobId]] = {}
+        for name in ended.values():
+            by_endpoint.setdefault(name.endpoint, []).append(name.job)
+        for endpoint, job_ids in by_endpoint.items():
+            self._endpoint(endpoint).follower.release(job_ids)
+        return {index: ends[name.tag] for index, name in ended.items()}
 
     def remembered(self, job_id: str) -> Contact | None:
         """The contact of a job that an earlier driver of the same gwd left."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -137,18 +137,28 @@ class Follower:
                 ended.append(job)
             self._report(job.contact, state)
         if ended:
-            task = asyncio.get_running_loop().create_task(self._end(ended))
-            self._writing.add(task)
-            task.add_done_callback(self._writing.discard)
+            self._spawn(self._end(ended))
             self.job_ended()
 
     async def _end(self, jobs: Sequence[Job]) -> None:
         """Write down the ends of jobs, so that the resource may forget them."""
         await self._ledger.end((job.name.tag, job.state) for job in jobs)
+        await self._release([job.name.job for job in jobs])
+
+    def release(self, jobs: Sequence[JobId]) -> None:
+        """Let the resource forget jobs whose ends are written down."""
+        self._spawn(self._release(jobs))
+
+    async def _release(self, jobs: Sequence[JobId]) -> None:
         try:
-            await self._resource.release(self._link.endpoint, [job.name.job for job in jobs])
+            await self._resource.release(self._link.endpoint, jobs)
         except DriverError as error:
             log.info("%s keeps jobs that have ended: %s", self._link.endpoint, error)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
 
     # ------------------------------------------------------------ asking
 

@@ -27,7 +27,7 @@ import re
 import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from gridmad.errors import (
@@ -347,8 +347,11 @@ class Gram(Resource):
             log.warning("%s does not take the new proxy: %s", known.job, explain(answer))
         known.credential = self._credentials
 
-    async def _refresh(self, known: Known) -> bool:
-        """Ask for a job; whether it is known.  Raises TransientError."""
+    async def _refresh(self, known: Known, told: Answer | None = None) -> bool:
+        """Ask for a job; whether it is known.  What was `told` may have more words for a failure.
+
+        Raises TransientError.
+        """
         client = self._opened()
         if not known.tells:
             answer = await self._send(known, client.listen)
@@ -364,6 +367,8 @@ class Gram(Resource):
         if answer.state == GramState.UNSUBMITTED:
             # A driver died, or its commit was lost: committing twice does no harm.
             await self._commit(known)
+        if told is not None and told.failure == answer.failure:
+            answer = replace(answer, failure_text=told.failure_text)
         self._note(known, state_of(answer))
         return True
 
@@ -385,7 +390,7 @@ class Gram(Resource):
         """A job is told to have ended: ask how."""
         try:
             async with known.gatekeeper.places:
-                if not await self._refresh(known):
+                if not await self._refresh(known, told):
                     # An old job manager, which does not wait for the end to be committed.
                     self._note(known, state_of(told))
         except TransientError as error:

@@ -25,6 +25,7 @@ PACKAGE: Final = "libglobus-gram-client3"
 ALL_STATES: Final = 0xFFFFF
 STARTERS: Final = 8
 """Threads that hand requests over, for the name of a server is looked up meanwhile."""
+LAST_ERROR: Final = 167
 
 _GSS_BOTH: Final = 0
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
@@ -178,7 +179,11 @@ class _Library:
             raise DriverError(f"Globus has no threads here: error {code}")
 
     def text(self, code: int) -> str:
-        """An error in words.  Error 7 has a text of its own in each thread."""
+        """An error in words.
+
+        The library gives errors 7 and 10, and those of staging in what a job manager tells,
+        words of their own: they are those of this thread's last error.
+        """
         if not code:
             return ""
         raw = self.error_string(code)
@@ -205,6 +210,8 @@ class GramClient:
         self._loop = asyncio.get_running_loop()
         self._library: _Library | None = None
         self._callback_contact = b""
+        self._failures: dict[int, str] = {}
+        """Errors in the words that they have for all jobs."""
         self._credential = ctypes.c_void_p()
         self._starters = ThreadPoolExecutor(STARTERS, "gram")
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
@@ -319,7 +326,7 @@ class GramClient:
                 info.job_state,
                 self._extension(info, b"gt3-failure-message"),
                 failure,
-                self._text(failure),
+                self._failures.get(failure, f"GRAM error {failure}") if failure else "",
                 self._number(info, b"exit-code"),
             ),
         )
@@ -391,6 +398,7 @@ class GramClient:
         code = library.callback_allow(self._on_state, None, ctypes.byref(contact))
         if code or not contact.value:
             raise TransientError(f"job managers cannot call back: {library.text(code)}")
+        self._failures = {code: library.text(code) for code in range(1, LAST_ERROR + 1)}
         self._callback_contact = contact.value
 
 

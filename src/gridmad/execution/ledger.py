@@ -7,7 +7,7 @@ and each tries to open it again.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
@@ -92,6 +92,14 @@ class Ledger:
     async def end(self, jobs: Iterable[tuple[str, JobState]]) -> None:
         """As Journal.end; failing is only logged."""
         await self._try(lambda journal: journal.end(jobs))
+
+    async def ends(self, tags: Sequence[str]) -> Mapping[str, JobState]:
+        """As Journal.ends; what cannot be read is not known."""
+        try:
+            return await self._call(lambda: self._open_journal().ends(tags))
+        except DriverError as error:
+            log.error("%s", error)
+            return {}
 
     async def expire(self) -> None:
         """Forget what is old; failing is only logged."""
