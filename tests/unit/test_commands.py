@@ -1,6 +1,7 @@
 """Running a resource's tools, and ending those that a dead driver left."""
 
 import asyncio
+import errno
 import subprocess
 import sys
 import time
@@ -36,6 +37,17 @@ def test_what_is_not_there_is_said() -> None:
         run("no-such-tool")
     assert not Commands().has("no-such-tool")
     assert Commands().has("sh")
+
+
+def test_too_many_open_files_are_no_reason_to_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job would be refused for good."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", fail)
+    with pytest.raises(TransientError, match="true cannot be run: Too many open files"):
+        run("true")
 
 
 def test_a_command_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:

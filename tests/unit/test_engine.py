@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridmad.errors import DriverError, NotSubmittedError, TransientError
-from gridmad.execution import engine, follower, journal, link, submitter
+from gridmad.execution import engine, follower, journal, ledger, link, submitter
 from gridmad.execution.contact import JobName, new_tags
 from gridmad.execution.engine import driver_of
 from gridmad.execution.model import ACTIVE, PENDING, JobState
@@ -415,6 +416,61 @@ def test_a_job_that_is_missing_once_is_not_lost(site: Site, state: Path, rsl: Pa
         await until(lambda: site.calls["query"] > asked)
         site.states["0"] = found
         assert await session.silence(0.3) == ""
+
+    play(site, state, scene)
+
+
+def test_a_look_that_hangs_holds_up_no_question(site: Site, state: Path, rsl: Path) -> None:
+    async def scene(session: Session) -> None:
+        resource = session.service.driver._resource  # type: ignore[attr-defined]
+        looks = 0
+
+        async def hang(endpoint: str, jobs: Mapping[JobId, str]) -> Mapping[JobId, JobState]:
+            nonlocal looks
+            looks += 1
+            await asyncio.sleep(3600)
+            return {}
+
+        resource.looks, resource.look = True, hang
+        await submit(session, rsl, 1)
+        await until(lambda: looks == 1)
+        site.states["0"] = JobState.done(2)
+        assert await told(session) == ["1 SUCCESS DONE:2"]
+
+    play(site, state, scene)
+
+
+def test_a_host_that_is_no_text_is_refused(site: Site, state: Path, rsl: Path) -> None:
+    async def scene(session: Session) -> None:
+        session.send(b"SUBMIT 1 h\xff %b\n" % bytes(rsl))
+        assert (await session.lines(1))[0].startswith("SUBMIT 1 FAILURE ")
+        assert site.owners.total() == 0
+        await submit(session, rsl, 2)
+
+    play(site, state, scene)
+
+
+def test_old_files_that_cannot_be_reached_hold_up_no_job(
+    site: Site, state: Path, rsl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "EXPIRY_INTERVAL", 0.05)
+    mounted = threading.Event()
+    waiting: list[Path] = []
+
+    def hang(folder: Path, *_: object) -> None:
+        waiting.append(folder)
+        mounted.wait()
+
+    monkeypatch.setattr(ledger, "expire_files", hang)
+
+    async def scene(session: Session) -> None:
+        try:
+            await until(lambda: bool(waiting))
+            await submit(session, rsl, 1)
+            assert await session.silence(0.2) == ""
+            assert len(waiting) == 1
+        finally:
+            mounted.set()
 
     play(site, state, scene)
 

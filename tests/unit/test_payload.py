@@ -160,5 +160,11 @@ def test_status_files(tmp_path: Path, text: str, state: JobState) -> None:
     (tmp_path / TAG).write_text(text)
     assert read_status(tmp_path / TAG) == state
     assert read_status(tmp_path / "other") is None
-    with pytest.raises(OSError, match="directory"):
-        os.read(0, 0) if read_status(tmp_path) else None
+    with pytest.raises(NotADirectoryError):
+        read_status(tmp_path / TAG / "below")
+
+
+def test_what_is_no_file_is_no_status_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / TAG)
+    assert read_status(tmp_path / TAG) is None
+    assert read_status(tmp_path) is None

@@ -158,7 +158,7 @@ class Engine(ExecutionDriver):
             await self._open_ledger()
         except DriverError as error:
             log.error("no job can be submitted: %s", error)
-        self._expire_later()
+        self._expire()
 
     async def _open_ledger(self) -> None:
         left = await self._ledger.open()
@@ -179,12 +179,11 @@ class Engine(ExecutionDriver):
         if cancelled:
             await self._cancel(cancelled)
 
-    def _expire_later(self) -> None:
-        self._expiry = asyncio.get_running_loop().call_later(EXPIRY_INTERVAL, self._expire)
-
     def _expire(self) -> None:
-        self._expiring = asyncio.get_running_loop().create_task(self._ledger.expire())
-        self._expire_later()
+        loop = asyncio.get_running_loop()
+        if self._expiring is None or self._expiring.done():
+            self._expiring = loop.create_task(self._ledger.expire())
+        self._expiry = loop.call_later(EXPIRY_INTERVAL, self._expire)
 
     async def stop(self) -> None:
         """Leave the jobs running."""
@@ -236,8 +235,12 @@ class Engine(ExecutionDriver):
             order = Order(submission, _digest(submission), expires, partial(answer, index))
             try:
                 name = self._resource.endpoint(submission)
+                name.encode()
             except DriverError as error:
                 order.answer(error)
+                continue
+            except UnicodeEncodeError:
+                order.answer(DriverError(f"the host {submission.host} is no text"))
                 continue
             if not self._has_doubts(name, order):
                 orders.setdefault(name, []).append(order)
@@ -420,9 +423,12 @@ class Engine(ExecutionDriver):
             if isinstance(job, Job) and not job.is_cancelled:
                 job.is_cancelled = True
                 new.setdefault(job.name.endpoint, []).append(job)
-        await self._ledger.cancel(job.name.tag for ones in new.values() for job in ones)
-        for endpoint, ones in new.items():
-            self._endpoint(endpoint).follower.cancel(ones)
+        try:
+            await self._ledger.cancel(job.name.tag for ones in new.values() for job in ones)
+        finally:
+            # Marked as they are, no later CANCEL would begin it.
+            for endpoint, ones in new.items():
+                self._endpoint(endpoint).follower.cancel(ones)
         return [job if isinstance(job, DriverError) else None for job in jobs]
 
 

@@ -6,13 +6,14 @@ some left: over a long time it is never more than one question an interval.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gridmad.errors import DriverError, TransientError
+from gridmad.errors import TransientError
 from gridmad.execution.contact import JobName
 from gridmad.execution.driver import Contact
 from gridmad.execution.ledger import Ledger
@@ -209,12 +210,14 @@ class Follower:
         if now < self._looked + LOOK_INTERVAL:
             return
         self._looked = now
-        try:
-            states = await self._resource.look(self._link.endpoint, self._tags())
-        except DriverError as error:
-            log.warning("%s: %s", self._link.endpoint, error)
-        else:
-            self.note(states)
+        if self._link.pause("look") > 0:
+            return
+        with contextlib.suppress(TransientError):
+            self.note(
+                await self._link.call(
+                    "look", self._resource.look(self._link.endpoint, self._tags())
+                )
+            )
 
     def _tags(self) -> dict[JobId, str]:
         return {job_id: job.name.tag for job_id, job in self._jobs.items()}

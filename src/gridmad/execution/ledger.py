@@ -61,7 +61,6 @@ class Ledger:
             journal.close()
             raise
         self._journal = journal
-        self._expire(journal)
         return left
 
     async def close(self) -> None:
@@ -104,12 +103,14 @@ class Ledger:
 
     async def expire(self) -> None:
         """Forget what is old; failing is only logged."""
-        await self._try(self._expire)
-
-    def _expire(self, journal: Journal) -> None:
-        unended = journal.expire(self._keep)
         try:
-            expire_files(self._status_folder, time.time() - self._keep, unended)
+            unended = await self._call(lambda: self._open_journal().expire(self._keep))
+            # Not in the journal's thread: the folder may be another machine's, and hang.
+            await asyncio.to_thread(
+                expire_files, self._status_folder, time.time() - self._keep, unended
+            )
+        except DriverError as error:
+            self._say(error)
         except OSError as error:
             log.warning("old files are not removed: %s", describe(error))
 
@@ -122,8 +123,11 @@ class Ledger:
         try:
             await self._call(lambda: write(self._open_journal()))
         except DriverError as error:
-            if not self._is_closed:
-                log.error("%s", error)
+            self._say(error)
+
+    def _say(self, error: DriverError) -> None:
+        if not self._is_closed:
+            log.error("%s", error)
 
     async def _call(self, function: Callable[[], Result]) -> Result:
         if self._is_closed:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from gridmad.driver import open_file
 from gridmad.errors import DriverError
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.model import JobState
@@ -86,10 +87,13 @@ def read_status(path: Path) -> JobState | None:
     Raises OSError where that cannot be known.
     """
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_STATUS).decode("utf-8", "replace").strip()
+        file = open_file(path)
     except FileNotFoundError:
         return None
+    if file is None:
+        return None
+    with file:
+        text = file.read(MAX_STATUS).decode("utf-8", "replace").strip()
     if _EXIT_CODE.fullmatch(text) and int(text) < 256:
         return JobState.done(int(text))
     return JobState.failed(text or "the job left an empty status file")

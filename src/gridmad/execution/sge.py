@@ -24,11 +24,9 @@ The cell is that of SGE_ROOT and SGE_CELL, as for all of its tools.
 
 import argparse
 import asyncio
-import getpass
 import itertools
 import logging
 import os
-import pwd
 import shlex
 import threading
 from collections.abc import Collection, Mapping, Sequence
@@ -189,17 +187,25 @@ class GridEngine(Resource):
             help="Grid Engine's accounting file (default: $SGE_ROOT/$SGE_CELL/common/accounting)",
         )
 
-    def __init__(self, options: argparse.Namespace, commands: Commands | None = None) -> None:
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        commands: Commands | None = None,
+        status_files: StatusFiles | None = None,
+    ) -> None:
         super().__init__(options)
         self._commands = commands
+        self._files = status_files
         root = os.environ.get("SGE_ROOT") or DEFAULT_ROOT
         cell = os.environ.get("SGE_CELL") or "default"
         self._accounting = Accounting(
             options.accounting or Path(root, cell, "common", "accounting")
         )
+        # Where the tools run elsewhere, nothing of this machine means anything.
+        own = os.environ if commands is None else {}
         self._environment = {
             name: value
-            for name, value in os.environ.items()
+            for name, value in own.items()
             if INHERITED.fullmatch(name) and name != "TMPDIR"
         }
 
@@ -207,7 +213,8 @@ class GridEngine(Resource):
         """Find the tools."""
         if self._commands is None:
             self._commands = Commands(seconds=self.options.timeout)
-        self._status_files = StatusFiles(self.folder)
+        if self._files is None:
+            self._files = StatusFiles(self.folder)
         if not self._commands.has("qsub"):
             raise DriverError("no qsub on the PATH: Grid Engine's commands are not here")
 
@@ -218,6 +225,11 @@ class GridEngine(Resource):
     def endpoint(self, submission: Submission) -> str:
         """There is one cluster, whatever gwd calls it."""
         return ""
+
+    @property
+    def _status_files(self) -> StatusFiles:
+        assert self._files is not None
+        return self._files
 
     async def _run(self, *words: str, given: bytes = b"") -> Finished:
         assert self._commands is not None
@@ -322,7 +334,9 @@ class GridEngine(Resource):
         return await self._status_files.look(jobs)
 
     async def _qstat(self, *words: str) -> Listing:
-        finished = await self._run("qstat", "-xml", "-u", _user(), *words)
+        assert self._commands is not None
+        user = await self._commands.user()
+        finished = await self._run("qstat", "-xml", "-u", user, *words)
         if finished.exit_code != 0:
             raise TransientError(_problem("qstat", finished))
         try:
@@ -402,14 +416,6 @@ class GridEngine(Resource):
             for job in await self._status_files.read(unnumbered):
                 found[unnumbered[job]] = job
         return found
-
-
-def _user() -> str:
-    """Whose jobs these are."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return getpass.getuser()
 
 
 def _problem(tool: str, finished: Finished) -> str:

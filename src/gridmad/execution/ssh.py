@@ -3,7 +3,7 @@
 gwd names a host as `[user@]host[:port]`, and behind a slash what runs jobs there:
 
     jobmanager-fork, or nothing    that host itself (gridmad.execution.ssh_processes)
-    jobmanager-slurm               its batch system (gridmad.execution.ssh_batch)
+    jobmanager-slurm, -sge         its batch system (gridmad.execution.ssh_batch)
 
 An endpoint is the host and, behind a `+`, its batch system.  There is one connection to each
 host, whatever runs jobs there.

@@ -2,7 +2,7 @@
 
 The back end is the one for a batch system of this machine.  What differs is where its tools run
 and where jobs leave their exit codes: both are what the user has on that host, and so is the
-environment of the jobs.
+environment of the jobs.  Files of the batch system (Grid Engine's accounting) are not read there.
 """
 
 import argparse
@@ -11,11 +11,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from gridmad.errors import DriverError
+from gridmad.errors import DriverError, TransientError
 from gridmad.execution.commands import Commands, Finished
 from gridmad.execution.contact import group_name
 from gridmad.execution.model import JobState
 from gridmad.execution.resource import JobId, Task
+from gridmad.execution.sge import GridEngine
 from gridmad.execution.slurm import Slurm
 from gridmad.execution.ssh_helper import FOLDER
 from gridmad.execution.ssh_processes import Processes
@@ -24,9 +25,9 @@ from gridmad.execution.status_files import StatusFiles
 if TYPE_CHECKING:
     from gridmad.ssh_connection import Host
 
-Kind: TypeAlias = type[Slurm]
+Kind: TypeAlias = type[Slurm] | type[GridEngine]
 
-KINDS: Final[Mapping[str, Kind]] = {"slurm": Slurm}
+KINDS: Final[Mapping[str, Kind]] = {"slurm": Slurm, "sge": GridEngine}
 """Back ends by the names that they have behind `jobmanager-`."""
 
 _BEGIN: Final = b"gridmad begin\n"
@@ -39,10 +40,20 @@ class RemoteCommands(Commands):
     def __init__(self, host: "Host") -> None:
         super().__init__()
         self._host = host
+        self._user = ""
 
     def has(self, name: str) -> bool:
         """Always True: only `run` can tell."""
         return True
+
+    async def user(self) -> str:
+        """The name of the user on the host.  Raises as `run`."""
+        if not self._user:
+            finished = await self.run("id", "-un")
+            self._user = finished.output.decode("utf-8", "replace").strip()
+            if finished.exit_code != 0 or not self._user:
+                raise TransientError(f"{self._host.address}: id: {finished.errors}")
+        return self._user
 
     async def run(
         self, *words: str, given: bytes = b"", environment: Mapping[str, str] | None = None

@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,8 @@ class StatusFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        # A folder that hangs may have this thread, and no other.
+        self._thread = ThreadPoolExecutor(1, "status files")
         self._changed = 0
 
     def path(self, tag: str) -> str:
@@ -39,7 +42,8 @@ class StatusFiles:
         The folder is read when something was added to it.  Raises TransientError.
         """
         try:
-            return await asyncio.to_thread(self._look, jobs)
+            look = asyncio.get_running_loop().run_in_executor(self._thread, self._look, jobs)
+            return await look
         except OSError as error:
             raise TransientError(describe(error)) from None
 
