@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -384,6 +385,34 @@ def test_a_job_that_nobody_commits_never_runs(site: Site, monkeypatch: pytest.Mo
     assert not ran.exists()
     assert asyncio.run(request(rsl, is_committed=True))[-1] == GramState.DONE
     assert ran.exists()
+
+
+def test_strangers_at_the_port_for_changes_of_state(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in site.gram.environment.items():
+        monkeypatch.setenv(name, value)
+
+    async def run() -> None:
+        told: list[int] = []
+        client = GramClient(lambda _contact, it: told.append(it.state))
+        await client.load()
+        await client.open()
+        port = int(client._callback_contact.rpartition(b":")[2].strip(b"/"))
+        for data in (b"", b"\0" * 5, b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\xff\xff" * 99):
+            with socket.create_connection(("127.0.0.1", port)) as stranger:
+                stranger.sendall(data)
+        with socket.create_connection(("127.0.0.1", port)):  # one that says nothing, and stays
+            rsl = b"&(executable=/bin/true)(two_phase=60)"
+            answer = await client.request(site.gram.contact, rsl)
+            await client.signal(answer.contact, Signal.COMMIT_REQUEST)
+            async with asyncio.timeout(END_TIME):
+                while GramState.DONE not in told:
+                    await asyncio.sleep(0.05)
+        assert not (await client.signal(answer.contact, Signal.COMMIT_END)).code
+        client.close()
+
+    asyncio.run(run())
 
 
 def test_a_driver_with_nothing_to_do_sleeps(site: Site) -> None:
