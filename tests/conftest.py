@@ -2,7 +2,7 @@
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.services.slapd", "tests.services.brokers"]
+pytest_plugins = ["tests.services.slapd", "tests.services.brokers", "tests.services.slurm"]
 
 # How long an example takes says more of what else the machine does than of our code.
 settings.register_profile("gridmad", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -48,7 +48,7 @@ _FIELDS: Final = ("JobID", "ArrayJobID", "ArrayTaskID", "Name", "State", "exit_c
 _ACCOUNTS: Final = (
     "--noheader", "--parsable2", "--format=JobID,JobName%40,State%30,ExitCode"
 )  # fmt: skip
-_JOB_ID: Final = re.compile(r"[0-9]+_[0-9]+")
+_JOB_ID: Final = re.compile(r"[0-9]+_([0-9]+|N/A)")
 _SUBMITTED: Final = re.compile(rb"([0-9]+)(;[^\s;]*)?\s*")
 _UNREACHED: Final = re.compile(
     r"\(connect failure\)|standby mode|configuration source|munge|authentication", re.I
@@ -81,7 +81,7 @@ class Row(NamedTuple):
     """What Slurm says of a job."""
 
     job: JobId
-    """ARRAY_TASK."""
+    """ARRAY_TASK; ARRAY_N/A stands for an array that was cancelled before any task began."""
     raw: str
     """The number that accounting may know it by."""
     name: str
@@ -170,6 +170,8 @@ class Slurm(Resource):
         super().__init__(options)
         self._commands = commands
         self._raw: dict[JobId, str] = {}
+        self._waiting: set[JobId] = set()
+        """Jobs that were submitted here or seen PENDING, and nothing else since."""
         self._has_accounting = True
         own = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
         # Slurm's own variables are for its commands.
@@ -234,7 +236,9 @@ class Slurm(Resource):
         )
         if isinstance(outcome, DriverError):
             return {task.tag: outcome for task, _ in array}
-        return {task.tag: f"{outcome}_{task.number}" for task, _ in array}
+        jobs = {task.tag: f"{outcome}_{task.number}" for task, _ in array}
+        self._waiting.update(jobs.values())
+        return jobs
 
     async def _sbatch(self, *words: str, given: bytes) -> str | DriverError:
         """The number of a job, or why there is none; never raises a DriverError."""
@@ -281,10 +285,31 @@ class Slurm(Resource):
         if missing:
             try:
                 states.update(await self._sacct(missing))
+                missing = {job: tag for job, tag in missing.items() if job not in states}
             except TransientError as error:
                 # Not lost, as long as nobody could be asked; squeue would show what waits.
                 log.warning("ended jobs are taken for ACTIVE: %s", error)
                 states.update(dict.fromkeys(missing, ACTIVE))
+            else:
+                states.update(self._cancelled_early(rows, missing))
+        self._waiting -= states.keys()
+        self._waiting |= {job for job, state in states.items() if state == PENDING}
+        return states
+
+    def _cancelled_early(
+        self, rows: Mapping[JobId, Row], jobs: Mapping[JobId, str]
+    ) -> Mapping[JobId, JobState]:
+        """Those of missing jobs that were cancelled before they began: Slurm drops such tasks
+        from their array, and keeps that.
+        """
+        arrays = {(job.partition("_")[0], row.name) for job, row in rows.items()}
+        states: dict[JobId, JobState] = {}
+        for job, tag in jobs.items():
+            array, name = job.partition("_")[0], group_name(tag)
+            whole = rows.get(f"{array}_N/A")
+            is_whole = whole is not None and (whole.name, whole.state) == (name, "CANCELLED")
+            if is_whole or (job in self._waiting and (array, name) in arrays):
+                states[job] = JobState.done(_ENDED["CANCELLED"])
         return states
 
     def _note_numbers(self, rows: Mapping[JobId, Row], jobs: Collection[JobId]) -> None:
@@ -296,7 +321,9 @@ class Slurm(Resource):
 
     async def look(self, endpoint: str, jobs: Mapping[JobId, str]) -> Mapping[JobId, JobState]:
         """The status files."""
-        return await self._status_files.look(jobs)
+        states = await self._status_files.look(jobs)
+        self._waiting -= states.keys()
+        return states
 
     async def _squeue(self) -> list[Row]:
         finished = await self._run(
