@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.services.keeper import KeptProcess
+from tests.services.ports import reserve_port
 from tests.services.required import skip_without
-from tests.services.stomp_server import reserve_port
 
 NODES = 2
 CPUS = 64

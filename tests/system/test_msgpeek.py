@@ -16,7 +16,8 @@ import pytest
 from gridmad.peek.stream import STREAM, new_stream
 from tests.peek_user import PATIENCE, User, finish, last_line, read_until
 from tests.services.pki import Authority
-from tests.services.stomp_server import StompServer, reserve_port
+from tests.services.ports import reserve_port
+from tests.services.stomp_server import StompServer
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridmad.errors import DriverError, NotSubmittedError, TransientError
-from gridmad.execution import engine, follower, journal, link
+from gridmad.execution import engine, follower, journal, link, submitter
 from gridmad.execution.contact import JobName, new_tags
 from gridmad.execution.engine import driver_of
 from gridmad.execution.model import ACTIVE, PENDING, JobState
@@ -62,6 +62,7 @@ class Fickle(Resource):
     scheme = "fickle"
     summary = "fail"
     chunk = 40
+    miss_time = 0.1
     site: Site
 
     async def _call(self, name: str, endpoint: str) -> None:
@@ -126,7 +127,6 @@ def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(link, "LONGEST_PAUSE", 0.1)
     monkeypatch.setattr(follower, "HASTE", 0.01)
-    monkeypatch.setattr(follower, "MISS_TIME", 0.1)
 
 
 def play(site: Site, folder: Path, scene: Scene, arguments: str = "") -> None:
@@ -272,6 +272,52 @@ def test_there_is_room_for_a_number_of_jobs(site: Site, state: Path, rsl: Path) 
         assert await submit(session, rsl, 4) == {4: "2 jobs are there already (--max-jobs)"}
 
     play(site, state, scene, "--max-jobs 2 --deadline 1")
+
+
+def test_nothing_turns_while_there_is_no_room(
+    site: Site, state: Path, rsl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = Counter[str]()
+    take = submitter.Submitter._take
+
+    def count(self: submitter.Submitter, now: float) -> list[submitter.Order]:
+        turns["take"] += 1
+        return take(self, now)
+
+    monkeypatch.setattr(submitter.Submitter, "_take", count)
+
+    async def scene(session: Session) -> None:
+        await submit(session, rsl, 1)
+        session.send(f"SUBMIT 2 host {rsl}\nSUBMIT 3 host {rsl}\n")
+        assert await session.silence(0.1) == ""
+        before = turns["take"]
+        assert await session.silence(0.3) == ""
+        assert turns["take"] - before <= 2
+        site.states["0"] = JobState.done(0)
+        assert {line.split()[0] for line in await session.lines(2)} == {"CALLBACK", "SUBMIT"}
+
+    play(site, state, scene, "--max-jobs 1")
+
+
+def test_a_state_that_the_resource_tells_before_the_job_is_committed_is_not_lost(
+    site: Site, state: Path, rsl: Path
+) -> None:
+    async def scene(session: Session) -> None:
+        resource = session.service.driver._resource  # type: ignore[attr-defined]
+
+        async def commit(endpoint: str, jobs: Mapping[JobId, str]) -> None:
+            for job_id in jobs:
+                resource.report(endpoint, job_id, JobState.done(6))
+                del site.states[job_id]
+            await asyncio.sleep(0)
+
+        resource.commit = commit
+        session.send(f"SUBMIT 1 host {rsl}\n")
+        first, second = await session.lines(2)
+        assert first.startswith("SUBMIT 1 SUCCESS fickle://")
+        assert second == "CALLBACK 1 SUCCESS DONE:6"
+
+    play(site, state, scene)
 
 
 # ---------------------------------------------------------------- trouble
@@ -601,6 +647,27 @@ def test_a_storm_of_recoveries_is_one_question(
     play(site, state, second)
 
 
+def test_no_recovery_waits_for_another_endpoint(
+    site: Site, state: Path, rsl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contacts: dict[int, str] = {}
+
+    async def first(session: Session) -> None:
+        contacts.update(await submit(session, rsl, 1, host="deaf"))
+        contacts.update(await submit(session, rsl, 2, host="other"))
+
+    async def second(session: Session) -> None:
+        site.hangs.add("deaf")
+        site.states[job_of(contacts[2])] = ACTIVE
+        session.send("".join(f"RECOVER {job} {contact} -\n" for job, contact in contacts.items()))
+        assert await session.lines(1) == ["RECOVER 2 SUCCESS ACTIVE"]
+        assert await session.lines(1) == ["RECOVER 1 SUCCESS PENDING"]
+
+    play(site, state, first)
+    die(monkeypatch)
+    play(site, state, second)
+
+
 def test_jobs_are_found_though_there_is_no_journal(
     site: Site, state: Path, rsl: Path, tmp_path: Path
 ) -> None:
@@ -624,6 +691,95 @@ def test_what_is_no_contact_of_ours_is_unknown(site: Site, state: Path) -> None:
             "RECOVER 1 fork://x -\nRECOVER 2 fickle://host/0/short -\nCANCEL 3 - -\nPOLL 4 - -\n"
         )
         assert all(line.split()[2] == "FAILURE" for line in answers)
+
+    play(site, state, scene)
+
+
+def test_a_job_that_gwd_recovered_is_not_ended_though_its_record_failed(
+    site: Site, state: Path, rsl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full between the intent and the record: gwd has a contact, the journal none."""
+    monkeypatch.setattr(engine, "WANTED_TIME", 0.2)
+    contacts: dict[int, str] = {}
+
+    async def first(session: Session) -> None:
+        def fail(*_: object) -> None:
+            raise DriverError("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(journal.Journal, "record", fail)
+            contacts.update(await submit(session, rsl, 1))
+
+    async def second(session: Session) -> None:
+        assert await session.ask(f"RECOVER 1 {contacts[1]} -\n") == ["RECOVER 1 SUCCESS PENDING"]
+        assert await session.silence(0.5) == ""
+        assert site.cancelled == []
+
+    async def third(session: Session) -> None:
+        await session.ask("CANCEL 1 - -\n")
+        assert await told(session) == ["1 SUCCESS DONE:143"]
+
+    play(site, state, first)
+    die(monkeypatch)
+    play(site, state, second)
+    play(site, state, third)
+
+
+def test_a_job_of_which_gwd_says_nothing_is_followed_and_not_taken_for_a_later_one(
+    site: Site, state: Path, rsl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gwd that was started anew without its jobs gives their ids to others after a while."""
+    monkeypatch.setattr(engine, "WANTED_TIME", 0.1)
+
+    async def first(session: Session) -> None:
+        await submit(session, rsl, 1)
+
+    async def second(session: Session) -> None:
+        asked = site.calls["query"]
+        await until(lambda: site.calls["query"] > asked)
+        assert job_of((await submit(session, rsl, 1))[1]) == "1"
+        assert site.cancelled == []
+        site.states["0"] = JobState.done(0)
+        assert await session.silence(0.3) == "", "what became of the old one is nobody's business"
+
+    play(site, state, first)
+    die(monkeypatch)
+    play(site, state, second)
+
+
+def test_an_id_that_the_resource_gives_again_is_another_job(
+    site: Site, state: Path, rsl: Path
+) -> None:
+    """Its own records are lost, and it counts from the beginning."""
+
+    async def scene(session: Session) -> None:
+        await submit(session, rsl, 1)
+        site.states["0"] = ACTIVE
+        assert await told(session) == ["1 SUCCESS ACTIVE"]
+        site.states.clear()
+        contact = (await submit(session, rsl, 2))[2]
+        assert job_of(contact) == "0"
+        assert await told(session) == ["1 SUCCESS DONE"]
+        assert await session.ask("POLL 2 - -\n") == ["POLL 2 SUCCESS PENDING"]
+        site.states["0"] = JobState.done(4)
+        assert await told(session) == ["2 SUCCESS DONE:4"]
+
+    play(site, state, scene)
+
+
+def test_what_gwd_asks_of_a_job_is_never_done_to_another_that_has_its_id(
+    site: Site, state: Path, rsl: Path
+) -> None:
+    old = str(JobName("fickle", "host", "0", new_tags(1)[0]))
+
+    async def scene(session: Session) -> None:
+        contact = (await submit(session, rsl, 1))[1]
+        assert job_of(contact) == "0"
+        assert await session.ask(f"RECOVER 2 {old} -\n") == ["RECOVER 2 SUCCESS PENDING"]
+        assert (await session.ask("CANCEL 2 - -\n"))[0].startswith("CANCEL 2 FAILURE ")
+        site.states["0"] = JobState.done(0)
+        assert await told(session) == ["1 SUCCESS DONE:0"]
+        assert site.cancelled == []
 
     play(site, state, scene)
 

@@ -26,6 +26,8 @@ class ExecutionDriver(Driver):
     """Operations of which it gets one batch at a time, while the next one gathers."""
     report: Callable[[Contact, JobState], None]
     """Set by the daemon before `start`."""
+    announce: Callable[[str], None]
+    """Tells people something that belongs to no job (a TIMER line); set as `report` is."""
 
     def submit(
         self, submissions: Batch[Submission, Contact]

@@ -29,11 +29,13 @@ CLOSE_TIME: Final = 0.2
 
 
 class Ledger:
-    """The journal in `folder` of the jobs that the gwd of `master` (its GW_LOCATION) has here."""
+    """The journal in `folder` of the jobs that the gwd of `master` (its GW_LOCATION) has here.
 
-    def __init__(self, folder: Path, master: str, keep: float) -> None:
-        self.jobs = folder / "jobs"
-        """For what jobs leave at their ends, in files named by their tags."""
+    `status_folder` is for what jobs leave at their ends, in files named by their tags.
+    """
+
+    def __init__(self, folder: Path, status_folder: Path, master: str, keep: float) -> None:
+        self._status_folder = status_folder
         self._folder = folder
         self._master = master
         self._keep = keep
@@ -52,7 +54,7 @@ class Ledger:
             return ()
         journal = Journal(self._folder, self._master)
         try:
-            make_folder(self.jobs)
+            make_folder(self._status_folder)
             left = journal.claim()
             end_leftovers({group_name(one.tag) for one in left if one.contact is None})
         except DriverError:
@@ -99,7 +101,7 @@ class Ledger:
     def _expire(self, journal: Journal) -> None:
         unended = journal.expire(self._keep)
         try:
-            expire_files(self.jobs, time.time() - self._keep, unended)
+            expire_files(self._status_folder, time.time() - self._keep, unended)
         except OSError as error:
             log.warning("old files are not removed: %s", describe(error))
 

@@ -74,6 +74,12 @@ def payload(
     return "\n".join(lines) + "\n"
 
 
+def remote_url(value: str) -> str:
+    """The value, if it is the URL of a file on another machine, else ""."""
+    url = _URL.match(value)
+    return value if url is not None and url[1].lower() != "file" else ""
+
+
 def read_status(path: Path) -> JobState | None:
     """What a job wrote into its status file; None where it has not.
 
@@ -105,8 +111,7 @@ def _operand(path: str) -> str:
 
 
 def _output(name: str, value: str, status_file: str) -> str:
-    url = _URL.match(value)
-    if url is not None and url[1].lower() != "file":
+    if remote_url(value):
         return f"{status_file}.{name}" if status_file else "/dev/null"
     return _path(name, value) or "/dev/null"
 

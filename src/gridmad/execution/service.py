@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 MAX_CONTACT = 999
 """Bytes of a contact that gwd keeps."""
+MAX_LOGGED = 200
+"""Characters of the names of attributes that are logged."""
 
 
 @dataclass(slots=True)
@@ -58,6 +60,7 @@ class ExecutionService(Service):
         self.gathered = driver.gathered
         self._execution = driver
         self._execution.report = self.report
+        self._execution.announce = lambda text: self.tell(wire.timer(text))
         self._jobs: dict[str, Job] = {}
         self._by_contact: dict[Contact, Job] = {}
         self._early: dict[Contact, list[JobState]] = {}
@@ -130,6 +133,13 @@ class ExecutionService(Service):
                 log.error("job %s: %s", request.id, outcome)
                 self.answer([request], [wire.failure(str(outcome))])
             elif not request.answered:  # gwd was told of a failure meanwhile
+                if outcome.description.extra:
+                    names = ", ".join(outcome.description.extra)
+                    log.info(
+                        "job %s: attributes that the model does not have: %s",
+                        request.id,
+                        names[:MAX_LOGGED],
+                    )
                 submissions.append(outcome)
                 accepted.append(request)
         if not accepted:
