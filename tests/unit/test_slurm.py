@@ -13,8 +13,8 @@ from gridmad.execution.slurm import (
     MAX_SCRIPT,
     Row,
     _pieces,
-    _ranges,
     _requirements,
+    array_ranges,
     job_state,
     parse_sacct,
     parse_squeue,
@@ -113,7 +113,7 @@ def test_states(state: str, status: int, expected: JobState) -> None:
 @given(st.sets(st.integers(0, 300), min_size=1))
 def test_ranges(numbers: set[int]) -> None:
     found: list[int] = []
-    for part in _ranges(sorted(numbers)).split(","):
+    for part in array_ranges(sorted(numbers)).split(","):
         first, _, last = part.partition("-")
         found += range(int(first), int(last or first) + 1)
     assert found == sorted(numbers)

@@ -239,20 +239,16 @@ class Slurm(Resource):
     async def _submit_array(
         self, words: Sequence[str], array: Sequence[tuple[Task, str]]
     ) -> Mapping[str, JobId | DriverError]:
-        numbers = [task.number for task, _ in array]
-        outcome = await self._sbatch(
-            f"--job-name={array[0][0].group}",
-            f"--array={_ranges(numbers)}",
-            *words,
-            given=_array_script(array),
-        )
+        outcome = await self._place(words, array)
         if isinstance(outcome, DriverError):
             return {task.tag: outcome for task, _ in array}
         jobs = {task.tag: f"{outcome}_{task.number}" for task, _ in array}
         self._waiting.update(jobs.values())
         return jobs
 
-    async def _sbatch(self, *words: str, given: bytes) -> str | DriverError:
+    async def _place(
+        self, words: Sequence[str], array: Sequence[tuple[Task, str]]
+    ) -> str | DriverError:
         """The number of a job, or why there is none; never raises a DriverError."""
         try:
             finished = await self._run(
@@ -264,7 +260,9 @@ class Slurm(Resource):
                 "--export=ALL",
                 *words,
                 *self.options.native,
-                given=given,
+                f"--array={array_ranges([task.number for task, _ in array])}",
+                f"--job-name={array[0][0].group}",
+                given=array_script(array),
                 environment=self._environment,
             )
         except DriverError as error:
@@ -273,9 +271,9 @@ class Slurm(Resource):
         if finished.exit_code == 0 and number:
             return number[1].decode()
         problem = _problem("sbatch", finished)
-        if _UNREACHED.search(problem):
+        if is_unreached(problem):
             return NotSubmittedError(problem)
-        if finished.exit_code <= 0 or _UNSURE.search(problem):
+        if finished.exit_code <= 0 or is_transient(problem):
             return TransientError(problem)
         return DriverError(problem)
 
@@ -398,13 +396,16 @@ class Slurm(Resource):
         ]
         outcomes: dict[JobId, DriverError | None] = {}
         for ones in _slices(wanted):
-            finished = await self._run("scancel", "--quiet", *ones)
-            if finished.exit_code != 0:
-                problem = _problem("scancel", finished)
-                is_transient = _UNREACHED.search(problem) or _UNSURE.search(problem)
-                error = TransientError(problem) if is_transient else DriverError(problem)
-                outcomes.update(dict.fromkeys(ones, error))
+            outcomes.update(await self._scancel(ones))
         return outcomes
+
+    async def _scancel(self, jobs: Sequence[JobId]) -> Mapping[JobId, DriverError | None]:
+        finished = await self._run("scancel", "--quiet", *jobs)
+        if finished.exit_code == 0:
+            return {}
+        problem = _problem("scancel", finished)
+        is_passing = is_unreached(problem) or is_transient(problem)
+        return dict.fromkeys(jobs, TransientError(problem) if is_passing else DriverError(problem))
 
     async def find(self, endpoint: str, tags: Collection[str]) -> Mapping[str, JobId]:
         """One squeue; what ended jobs left, which Slurm may have forgotten; and one sacct."""
@@ -433,6 +434,16 @@ def _forgotten(tag: str) -> JobId:
     return f"{group_name(tag)}_{number_in_group(tag)}"
 
 
+def is_unreached(problem: str) -> bool:
+    """Whether Slurm was not reached or let nobody in: nothing was done."""
+    return _UNREACHED.search(problem) is not None
+
+
+def is_transient(problem: str) -> bool:
+    """Whether it is Slurm's problem and not the request's."""
+    return _UNSURE.search(problem) is not None
+
+
 def _problem(tool: str, finished: Finished) -> str:
     text = re.sub(r"^(\w+: error: |slurm_load_jobs error: )+", "", finished.errors)
     return f"{tool}: {text or f'exit code {finished.exit_code}'}"
@@ -454,7 +465,8 @@ def _requirements(job: JobDescription, options: argparse.Namespace) -> tuple[str
     return tuple(words)
 
 
-def _array_script(array: Iterable[tuple[Task, str]]) -> bytes:
+def array_script(array: Iterable[tuple[Task, str]]) -> bytes:
+    """The script of an array, which chooses by the number of the task."""
     lines = ["#!/bin/sh", "export SLURM_EXPORT_ENV=ALL", 'case "$SLURM_ARRAY_TASK_ID" in']
     for task, script in array:
         lines += [f"{task.number})", f"# job {quote(task.submission.job_id)}", f"{script};;"]
@@ -482,7 +494,7 @@ def _slices(words: Sequence[str]) -> Iterator[Sequence[str]]:
         yield words[first : first + MAX_WORDS]
 
 
-def _ranges(numbers: Sequence[int]) -> str:
+def array_ranges(numbers: Sequence[int]) -> str:
     """Ascending numbers as sbatch takes them: 0-3,7."""
     parts: list[list[int]] = []
     for number in numbers:
