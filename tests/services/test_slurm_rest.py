@@ -42,6 +42,7 @@ def test_exit_codes(site: Site, state: str) -> None:
 def test_what_a_job_asks_for_and_gets(site: Site, slurm: SlurmCluster) -> None:
     seen = site.folder / "seen"
     wants = "<queue>long</queue><count>3</count><maxWallTime>17</maxWallTime>"
+    wants += "<maxMemory>50</maxMemory>"
     with site.play() as gwd:
         gwd.initialise()
         refused, taken = sorted(
@@ -52,7 +53,7 @@ def test_what_a_job_asks_for_and_gets(site: Site, slurm: SlurmCluster) -> None:
         )
         assert refused == "SUBMIT 1 FAILURE slurmrestd: Invalid partition name specified"
         assert " SUCCESS " in taken
-        assert shown(slurm, number(gwd, 2), "%P %C %l") == "long 3 17:00"
+        assert shown(slurm, number(gwd, 2), "%P %C %l %m") == "long 3 17:00 50M"
         wait_for_ends(gwd, {2: "DONE:0"})
     variables = dict(line.partition("=")[::2] for line in seen.read_text().splitlines())
     assert variables["HOME"] == str(site.home)
