@@ -80,6 +80,7 @@ class Fickle(Resource):
         await self._call("submit", endpoint)
         if self.site.stands_still:
             self.site.unread += tasks
+            self.site.is_down, self.site.stands_still = True, False
             raise TransientError("no answer")
         self.site.chunks.append(len(tasks))
         outcomes = [
@@ -388,9 +389,8 @@ def test_what_a_resource_had_still_to_read_is_found(site: Site, state: Path, rsl
 
     async def scene(session: Session) -> None:
         submission = asyncio.create_task(submit(session, rsl, 1))
-        while not site.unread:
+        while not site.is_down:
             await asyncio.sleep(0.01)
-        site.is_down, site.stands_still = True, False
         await asyncio.sleep(0.2)  # longer than it takes to settle
         site.is_down = False
         await submission
