@@ -215,6 +215,13 @@ def gatekeeper(site: Site) -> None:
     site.arguments = f"--port {server.port} --interval 1 --settle 0.1"
 
 
+def cluster_by_rest(site: Site) -> None:
+    url = slurm.shared_rest()
+    token = site.write("etc/token", slurm.shared().token())
+    token.chmod(0o600)
+    site.arguments = f"--rest {url} --token {token} --interval 0.3 --settle 0.3"
+
+
 def staging_url(site: Site) -> None:
     site.arguments = "-u gsiftp://localhost:2811"
 
@@ -237,6 +244,7 @@ SUBJECTS = [
     Subject("gw_em_mad_fork", submits_once=False),
     Subject("gw_em_mad_arc", compute_element, jobs=10, is_slow=True, ends_processes=False),
     Subject("gw_em_mad_slurm", cluster),
+    Subject("gw_em_mad_slurm_rest", cluster_by_rest, needs_arguments=True),
     Subject("gw_em_mad_sge", grid_engine),
     Subject("gw_em_mad_ssh", remote_host),
     Subject("gw_em_mad_prews", gatekeeper, hands_on=False, jobs=40),

@@ -8,6 +8,7 @@ import functools
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -106,6 +107,8 @@ class SlurmCluster:
         (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         self._munged: KeptProcess | None = None
         self.controller: KeptProcess | None = None
+        self.rest: KeptProcess | None = None
+        self._public: Path | None = None
         self._nodes: list[KeptProcess] = []
 
     @property
@@ -154,11 +157,42 @@ class SlurmCluster:
         assert self.controller is not None
         self.controller.kill()
 
+    def start_rest(self) -> str:
+        """Start slurmrestd, which does not run as root; its URL."""
+        public = Path(tempfile.mkdtemp(prefix="gridmad-slurmrestd-"))
+        public.chmod(0o755)
+        shutil.copy(self.configuration, public / "slurm.conf")
+        self._public = public
+        port = reserve_port()
+        program = _program("slurmrestd")
+        assert program is not None
+        nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+        self.rest = KeptProcess(
+            [*self._prefix, *nobody, program, "-f", str(public / "slurm.conf"),
+             "-a", "rest_auth/jwt", "-s", "openapi/v0.0.38", f"127.0.0.1:{port}"],
+            self.folder / "slurmrestd.log",
+            {**os.environ, "SLURM_JWT": "daemon", "SLURM_CONF": str(public / "slurm.conf")},
+            public,
+        )  # fmt: skip
+
+        def answers() -> bool:
+            with socket.socket() as client:
+                return client.connect_ex(("127.0.0.1", port)) == 0
+
+        self._await(answers, "slurmrestd does not start")
+        return f"http://127.0.0.1:{port}"
+
+    def token(self, seconds: int = 86400) -> str:
+        """A JSON Web Token for this user."""
+        return self.run("scontrol", "token", f"lifespan={seconds}").strip().partition("=")[2]
+
     def stop(self) -> None:
         """End all of it, jobs too."""
-        for process in (*self._nodes, self.controller, self._munged):
+        for process in (self.rest, *self._nodes, self.controller, self._munged):
             if process is not None:
                 process.kill()
+        if self._public is not None:
+            shutil.rmtree(self._public, ignore_errors=True)
 
     def _keep(self, program: str, *words: str) -> KeptProcess:
         path = _program(program)
@@ -199,6 +233,14 @@ def shared() -> SlurmCluster:
     cluster.start()
     atexit.register(cluster.stop)
     return cluster
+
+
+@functools.cache
+def shared_rest() -> str:
+    """The URL of slurmrestd of the shared cluster."""
+    if not _program("slurmrestd"):
+        skip_without("slurm", "slurmrestd is not installed (apt-get install slurmrestd)")
+    return shared().start_rest()
 
 
 @pytest.fixture

@@ -43,6 +43,9 @@ class Site:
         self.late_trouble: list[Exception] = []
         """What `submit` raises when it has done all."""
         self.is_down = False
+        self.stands_still = False
+        """What is submitted is read only after the next answer."""
+        self.unread: list[Task] = []
         self.refused: dict[str, DriverError] = {}
         self.hangs: set[str] = set()
         """Endpoints that never answer."""
@@ -77,6 +80,10 @@ class Fickle(Resource):
 
     async def submit(self, endpoint: str, tasks: Sequence[Task]) -> Sequence[JobId | DriverError]:
         await self._call("submit", endpoint)
+        if self.site.stands_still:
+            self.site.unread += tasks
+            self.site.is_down, self.site.stands_still = True, False
+            raise TransientError("no answer")
         self.site.chunks.append(len(tasks))
         outcomes = [
             self.site.refused.get(task.submission.job_id) or self.site.take(task) for task in tasks
@@ -107,7 +114,10 @@ class Fickle(Resource):
 
     async def find(self, endpoint: str, tags: Collection[str]) -> Mapping[str, JobId]:
         await self._call("find", endpoint)
-        return {tag: self.site.tags[tag] for tag in tags if tag in self.site.tags}
+        found = {tag: self.site.tags[tag] for tag in tags if tag in self.site.tags}
+        while self.site.unread:
+            self.site.take(self.site.unread.pop())
+        return found
 
 
 Scene = Callable[[Session], Coroutine[Any, Any, None]]
@@ -377,6 +387,21 @@ def test_what_was_taken_in_silence_is_found(
         await told(session)
 
     play(site, state, scene)
+
+
+def test_what_a_resource_had_still_to_read_is_found(site: Site, state: Path, rsl: Path) -> None:
+    site.stands_still = True
+
+    async def scene(session: Session) -> None:
+        submission = asyncio.create_task(submit(session, rsl, 1))
+        while not site.is_down:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)  # longer than it takes to settle
+        site.is_down = False
+        await submission
+
+    play(site, state, scene)
+    assert site.owners == {"1": 1}
 
 
 def test_a_submission_that_nobody_could_finish_is_a_failure_and_leaves_no_twin(

@@ -39,15 +39,25 @@ from gridmad.execution.status_files import StatusFiles
 
 log = logging.getLogger(__name__)
 
-MAX_ENDED: Final = 500
-"""Jobs of one sacct; the words of a command have a limit."""
+MAX_WORDS: Final = 500
+"""Jobs on one command line, whose length has a limit."""
+MAX_SCRIPT: Final = 1 << 20
+"""Bytes of the script of an array; Slurm takes four times as much."""
 
 _FIELDS: Final = ("JobID", "ArrayJobID", "ArrayTaskID", "Name", "State", "exit_code", "Reason")
-_JOB_ID: Final = re.compile(r"[0-9]+_[0-9]+")
+_ACCOUNTS: Final = (
+    "--noheader", "--parsable2", "--format=JobID,JobName%40,State%30,ExitCode"
+)  # fmt: skip
+_JOB_ID: Final = re.compile(r"[0-9]+_([0-9]+|N/A)")
 _SUBMITTED: Final = re.compile(rb"([0-9]+)(;[^\s;]*)?\s*")
-_UNREACHED: Final = re.compile(r"Unable to contact slurm controller|standby mode")
+_UNREACHED: Final = re.compile(
+    r"\(connect failure\)|standby mode|configuration source|munge|authentication", re.I
+)
+"""Words of tools that could not reach Slurm, or were not let in: they have done nothing."""
 _UNSURE: Final = re.compile(
-    r"timed out|Zero Bytes were transmitted|Unexpected message|temporarily|Connection re", re.I
+    r"Unable to contact|timed out|Zero Bytes were transmitted|Unexpected m|temporarily"
+    r"|Connection re|Communication",
+    re.I,
 )
 _NO_ACCOUNTING: Final = re.compile(r"accounting storage is disabled", re.I)
 
@@ -71,7 +81,7 @@ class Row(NamedTuple):
     """What Slurm says of a job."""
 
     job: JobId
-    """ARRAY_TASK."""
+    """ARRAY_TASK; ARRAY_N/A stands for an array that was cancelled before any task began."""
     raw: str
     """The number that accounting may know it by."""
     name: str
@@ -166,6 +176,8 @@ class Slurm(Resource):
         self._commands = commands
         self._files = status_files
         self._raw: dict[JobId, str] = {}
+        self._waiting: set[JobId] = set()
+        """Jobs that were submitted here or seen PENDING, and nothing else since."""
         self._has_accounting = True
         own = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
         # Slurm's own variables are for its commands.
@@ -201,7 +213,7 @@ class Slurm(Resource):
     async def submit(self, endpoint: str, tasks: Sequence[Task]) -> Sequence[JobId | DriverError]:
         """One sbatch for all that ask for the same."""
         outcomes: dict[str, JobId | DriverError] = {}
-        arrays: dict[tuple[str, ...], list[tuple[Task, str]]] = {}
+        alike: dict[tuple[str, ...], list[tuple[Task, str]]] = {}
         for task in tasks:
             job = task.submission.description
             try:
@@ -209,11 +221,9 @@ class Slurm(Resource):
             except DriverError as error:
                 outcomes[task.tag] = error
             else:
-                arrays.setdefault(_requirements(job, self.options), []).append((task, script))
-        done = await asyncio.gather(
-            *(self._submit_array(words, array) for words, array in arrays.items())
-        )
-        for array in done:
+                alike.setdefault(_requirements(job, self.options), []).append((task, script))
+        arrays = [(words, array) for words, ones in alike.items() for array in _pieces(ones)]
+        for array in await asyncio.gather(*(self._submit_array(*array) for array in arrays)):
             outcomes.update(array)
         return [outcomes[task.tag] for task in tasks]
 
@@ -229,18 +239,16 @@ class Slurm(Resource):
     async def _submit_array(
         self, words: Sequence[str], array: Sequence[tuple[Task, str]]
     ) -> Mapping[str, JobId | DriverError]:
-        numbers = [task.number for task, _ in array]
-        outcome = await self._sbatch(
-            f"--job-name={array[0][0].group}",
-            f"--array={_ranges(numbers)}",
-            *words,
-            given=_array_script(array),
-        )
+        outcome = await self._place(words, array)
         if isinstance(outcome, DriverError):
             return {task.tag: outcome for task, _ in array}
-        return {task.tag: f"{outcome}_{task.number}" for task, _ in array}
+        jobs = {task.tag: f"{outcome}_{task.number}" for task, _ in array}
+        self._waiting.update(jobs.values())
+        return jobs
 
-    async def _sbatch(self, *words: str, given: bytes) -> str | DriverError:
+    async def _place(
+        self, words: Sequence[str], array: Sequence[tuple[Task, str]]
+    ) -> str | DriverError:
         """The number of a job, or why there is none; never raises a DriverError."""
         try:
             finished = await self._run(
@@ -252,7 +260,9 @@ class Slurm(Resource):
                 "--export=ALL",
                 *words,
                 *self.options.native,
-                given=given,
+                f"--array={array_ranges([task.number for task, _ in array])}",
+                f"--job-name={array[0][0].group}",
+                given=array_script(array),
                 environment=self._environment,
             )
         except DriverError as error:
@@ -261,9 +271,9 @@ class Slurm(Resource):
         if finished.exit_code == 0 and number:
             return number[1].decode()
         problem = _problem("sbatch", finished)
-        if _UNREACHED.search(problem):
+        if is_unreached(problem):
             return NotSubmittedError(problem)
-        if finished.exit_code <= 0 or _UNSURE.search(problem):
+        if finished.exit_code <= 0 or is_transient(problem):
             return TransientError(problem)
         return DriverError(problem)
 
@@ -277,20 +287,55 @@ class Slurm(Resource):
             for job, tag in jobs.items()
             if job in rows and rows[job].name == group_name(tag)
         }
-        self._raw = {job: rows[job].raw if job in rows else self._raw.get(job, "") for job in jobs}
+        self._note_numbers(rows, jobs)
         missing = {job: tag for job, tag in jobs.items() if job not in states}
         if missing:
             states.update(await self._status_files.read(missing))
             missing = {job: tag for job, tag in missing.items() if job not in states}
         if missing:
-            states.update(await self._sacct(missing))
+            try:
+                states.update(await self._sacct(missing))
+                missing = {job: tag for job, tag in missing.items() if job not in states}
+            except TransientError as error:
+                # Not lost, as long as nobody could be asked; squeue would show what waits.
+                log.warning("ended jobs are taken for ACTIVE: %s", error)
+                states.update(dict.fromkeys(missing, ACTIVE))
+            else:
+                states.update(self._cancelled_early(rows, missing))
+        self._waiting -= states.keys()
+        self._waiting |= {job for job, state in states.items() if state == PENDING}
         return states
+
+    def _cancelled_early(
+        self, rows: Mapping[JobId, Row], jobs: Mapping[JobId, str]
+    ) -> Mapping[JobId, JobState]:
+        """Those of missing jobs that were cancelled before they began: Slurm drops such tasks
+        from their array, and keeps that.
+        """
+        arrays = {(job.partition("_")[0], row.name) for job, row in rows.items()}
+        states: dict[JobId, JobState] = {}
+        for job, tag in jobs.items():
+            array, name = job.partition("_")[0], group_name(tag)
+            whole = rows.get(f"{array}_N/A")
+            is_whole = whole is not None and (whole.name, whole.state) == (name, "CANCELLED")
+            if is_whole or (job in self._waiting and (array, name) in arrays):
+                states[job] = JobState.done(_ENDED["CANCELLED"])
+        return states
+
+    def _note_numbers(self, rows: Mapping[JobId, Row], jobs: Collection[JobId]) -> None:
+        """Keep the numbers that accounting may know jobs by; those that wait share one."""
+        numbers = {
+            job: row.raw for job, row in rows.items() if job in jobs and row.state not in _PENDING
+        }
+        self._raw = {job: raw for job, raw in self._raw.items() if job in jobs} | numbers
 
     async def look(self, endpoint: str, jobs: Mapping[JobId, str]) -> Mapping[JobId, JobState]:
         """The status files."""
-        return await self._status_files.look(jobs)
+        states = await self._status_files.look(jobs)
+        self._waiting -= states.keys()
+        return states
 
-    async def _squeue(self, *words: str) -> list[Row]:
+    async def _squeue(self) -> list[Row]:
         finished = await self._run(
             "squeue",
             "--noheader",
@@ -298,71 +343,105 @@ class Slurm(Resource):
             "--states=all",
             "--me",
             f"--Format={','.join(f'{field}:|' for field in _FIELDS)}",
-            *words,
         )
         if finished.exit_code != 0:
             raise TransientError(_problem("squeue", finished))
         return list(parse_squeue(finished.output))
 
     async def _sacct(self, jobs: Mapping[JobId, str]) -> Mapping[JobId, JobState]:
+        """What became of jobs that squeue does not show any more."""
         known = {self._raw.get(job) or job: job for job in jobs} | {job: job for job in jobs}
-        wanted = sorted(known)
         states: dict[JobId, JobState] = {}
-        for first in range(0, len(wanted), MAX_ENDED):
-            for row in await self._accounts(wanted[first : first + MAX_ENDED]):
+        for numbers in _slices(sorted(known)):
+            rows = await self._accounts(f"--jobs={','.join(numbers)}")
+            if rows is None:
+                rows = await self._completions(numbers)
+            for row in rows:
                 job = known.get(row.job)
                 if job is not None and row.name == group_name(jobs[job]):
                     states[job] = job_state(row)
         return states
 
-    async def _accounts(self, numbers: Sequence[str]) -> list[Row]:
-        words = ("--noheader", "--parsable2", "--format=JobID,JobName%40,State%30,ExitCode")
-        if self._has_accounting:
-            finished = await self._run(
-                "sacct", "--allocations", *words, f"--jobs={','.join(numbers)}"
-            )
-            if finished.exit_code == 0:
-                return list(parse_sacct(finished.output))
-            if not _NO_ACCOUNTING.search(finished.errors):
-                raise TransientError(_problem("sacct", finished))
-            log.info("Slurm has no accounting: the completion log is read")
-            self._has_accounting = False
-        # It knows the numbers of tasks only.
+    async def _accounts(self, *words: str) -> list[Row] | None:
+        """What Slurm's accounting says; None where there is none."""
+        if not self._has_accounting:
+            return None
+        finished = await self._run("sacct", "--allocations", *_ACCOUNTS, *words)
+        if finished.exit_code == 0:
+            return list(parse_sacct(finished.output))
+        if not _NO_ACCOUNTING.search(finished.errors):
+            raise TransientError(_problem("sacct", finished))
+        log.info("Slurm has no accounting: the completion log is read")
+        self._has_accounting = False
+        return None
+
+    async def _completions(self, numbers: Iterable[str]) -> list[Row]:
+        """What the log of completed jobs says, which knows the numbers of tasks only."""
         raw = ",".join(number for number in numbers if number.isdecimal())
-        finished = await self._run("sacct", "--completion", *words, f"--jobs={raw}")
-        return list(parse_sacct(finished.output)) if raw and finished.exit_code == 0 else []
+        if not raw:
+            return []
+        finished = await self._run("sacct", "--completion", *_ACCOUNTS, f"--jobs={raw}")
+        return list(parse_sacct(finished.output)) if finished.exit_code == 0 else []
 
     # ------------------------------------------------------------ the rest
 
     async def cancel(
         self, endpoint: str, jobs: Mapping[JobId, str]
     ) -> Mapping[JobId, DriverError | None]:
-        """One scancel, by the names too: a number may be another job's by now."""
-        groups: dict[str, list[JobId]] = {}
-        for job, tag in jobs.items():
-            groups.setdefault(group_name(tag), []).append(job)
+        """One squeue, for a number may be another job's by now, and one scancel."""
+        wanted = [
+            row.job
+            for row in await self._squeue()
+            if row.job in jobs and row.name == group_name(jobs[row.job])
+        ]
         outcomes: dict[JobId, DriverError | None] = {}
-        for name, ones in groups.items():
-            finished = await self._run("scancel", f"--name={name}", *ones)
-            if finished.exit_code != 0:
-                problem = _problem("scancel", finished)
-                is_transient = _UNREACHED.search(problem) or _UNSURE.search(problem)
-                error = TransientError(problem) if is_transient else DriverError(problem)
-                outcomes.update(dict.fromkeys(ones, error))
+        for ones in _slices(wanted):
+            outcomes.update(await self._scancel(ones))
         return outcomes
 
+    async def _scancel(self, jobs: Sequence[JobId]) -> Mapping[JobId, DriverError | None]:
+        finished = await self._run("scancel", "--quiet", *jobs)
+        if finished.exit_code == 0:
+            return {}
+        problem = _problem("scancel", finished)
+        is_passing = is_unreached(problem) or is_transient(problem)
+        return dict.fromkeys(jobs, TransientError(problem) if is_passing else DriverError(problem))
+
     async def find(self, endpoint: str, tags: Collection[str]) -> Mapping[str, JobId]:
-        """One squeue of the groups' names; and the status files of jobs that have ended."""
-        names = sorted({group_name(tag) for tag in tags})
-        rows = {}
-        for row in await self._squeue(f"--name={','.join(names)}"):
-            rows[row.name, int(row.job.rpartition("_")[2])] = row.job
-        found: dict[str, JobId] = {}
-        for tag in tags:
-            job = rows.get((group_name(tag), number_in_group(tag)))
-            if job is not None:
-                found[tag] = job
+        """One squeue; what ended jobs left, which Slurm may have forgotten; and one sacct."""
+        found = _by_tag(tags, await self._squeue())
+        left = {_forgotten(tag): tag for tag in tags if tag not in found}
+        if left:
+            ended = await self._status_files.read(left)
+            found.update((left[job], job) for job in ended)
+        names = {group_name(tag) for tag in tags if tag not in found}
+        if names:
+            since = f"--starttime=now-{self.options.keep_days}days"
+            rows = await self._accounts(f"--name={','.join(sorted(names))}", since) or ()
+            found = _by_tag(tags, rows) | found
         return found
+
+
+def _by_tag(tags: Iterable[str], rows: Iterable[Row]) -> dict[str, JobId]:
+    """The jobs of tags."""
+    jobs = {(row.name, row.job.rpartition("_")[2]): row.job for row in rows}
+    named = ((tag, jobs.get((group_name(tag), str(number_in_group(tag))))) for tag in tags)
+    return {tag: job for tag, job in named if job is not None}
+
+
+def _forgotten(tag: str) -> JobId:
+    """The id of a job that Slurm has forgotten, and of which only the end is known."""
+    return f"{group_name(tag)}_{number_in_group(tag)}"
+
+
+def is_unreached(problem: str) -> bool:
+    """Whether Slurm was not reached or let nobody in: nothing was done."""
+    return _UNREACHED.search(problem) is not None
+
+
+def is_transient(problem: str) -> bool:
+    """Whether it is Slurm's problem and not the request's."""
+    return _UNSURE.search(problem) is not None
 
 
 def _problem(tool: str, finished: Finished) -> str:
@@ -386,7 +465,8 @@ def _requirements(job: JobDescription, options: argparse.Namespace) -> tuple[str
     return tuple(words)
 
 
-def _array_script(array: Iterable[tuple[Task, str]]) -> bytes:
+def array_script(array: Iterable[tuple[Task, str]]) -> bytes:
+    """The script of an array, which chooses by the number of the task."""
     lines = ["#!/bin/sh", "export SLURM_EXPORT_ENV=ALL", 'case "$SLURM_ARRAY_TASK_ID" in']
     for task, script in array:
         lines += [f"{task.number})", f"# job {quote(task.submission.job_id)}", f"{script};;"]
@@ -394,7 +474,27 @@ def _array_script(array: Iterable[tuple[Task, str]]) -> bytes:
     return encode("\n".join(lines) + "\n")
 
 
-def _ranges(numbers: Sequence[int]) -> str:
+def _pieces(array: Iterable[tuple[Task, str]]) -> Iterator[list[tuple[Task, str]]]:
+    """Arrays of which each has a script of about MAX_SCRIPT bytes at most."""
+    piece: list[tuple[Task, str]] = []
+    size = 0
+    for task, script in array:
+        if piece and size + len(script) > MAX_SCRIPT:
+            yield piece
+            piece, size = [], 0
+        piece.append((task, script))
+        size += len(script)
+    if piece:
+        yield piece
+
+
+def _slices(words: Sequence[str]) -> Iterator[Sequence[str]]:
+    """What fits on one command line each."""
+    for first in range(0, len(words), MAX_WORDS):
+        yield words[first : first + MAX_WORDS]
+
+
+def array_ranges(numbers: Sequence[int]) -> str:
     """Ascending numbers as sbatch takes them: 0-3,7."""
     parts: list[list[int]] = []
     for number in numbers:

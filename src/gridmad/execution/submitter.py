@@ -57,11 +57,14 @@ class Doubt:
     digest: str
     endpoint: str
     since: float
-    """Nothing that belongs to its submission happens after this time, but what settles."""
+    """When it arose."""
     job: JobId = ""
     """The resource's id of it, where a driver that died got one but may not have told it."""
     order: Order | None = None
     """What gwd wants submitted under the same id; None for one that is to be ended."""
+    asked: float = 0.0
+    """When the resource, asked for it, first answered; 0 for not yet.  What was on its way
+    before settles then: a resource that stood still may have much to do first."""
 
 
 class Submitter:
@@ -266,10 +269,12 @@ class Submitter:
             doubts, self._doubts = self._doubts, []
             try:
                 found = await self._find(doubts)
+                for doubt in doubts:
+                    doubt.asked = doubt.asked or time.monotonic()
                 settled = [
                     doubt
                     for doubt in doubts
-                    if doubt.tag in found or now >= doubt.since + self._link.limits.settle_time
+                    if doubt.tag in found or now >= doubt.asked + self._link.limits.settle_time
                 ]
                 await self._end_unwanted(settled, found)
             except TransientError:
