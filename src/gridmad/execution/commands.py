@@ -26,6 +26,7 @@ MAX_OUTPUT: Final = 64 << 20
 _SCARCE: Final = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 """There is too little of something for now."""
 _LEFTOVER_TIME: Final = 5.0
+_END_TIME: Final = 1.0
 _EXCERPT: Final = 300
 
 
@@ -86,23 +87,18 @@ class Commands:
             try:
                 async with asyncio.timeout(self._seconds):
                     output, errors = await _communicate(process, given)
-            except (TimeoutError, _TooMuch) as error:
-                _kill(process)
-                await process.wait()
-                what = f"did not end within {self._seconds:g} seconds"
-                if isinstance(error, _TooMuch):
-                    what = f"printed more than {MAX_OUTPUT} bytes"
-                raise TransientError(f"{words[0]} {what}") from None
+            except TimeoutError:
+                await _end(process)
+                text = f"{words[0]} did not end within {self._seconds:g} seconds"
+                raise TransientError(text) from None
             except asyncio.CancelledError:
                 _kill(process)
                 raise
+            if output is None or errors is None:
+                raise TransientError(f"{words[0]} printed more than {MAX_OUTPUT} bytes")
             assert process.returncode is not None
         text = " ".join(errors.decode("utf-8", "replace").split())
         return Finished(process.returncode, output, text[:_EXCERPT])
-
-
-class _TooMuch(Exception):  # noqa: N818 - no error: a way out
-    """The command prints more than it may."""
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
@@ -111,26 +107,44 @@ def _kill(process: asyncio.subprocess.Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-async def _communicate(process: asyncio.subprocess.Process, given: bytes) -> tuple[bytes, bytes]:
-    assert process.stdout is not None
-    assert process.stderr is not None
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a command that was given up, and wait for that: what it said is dropped, for it does
+    not count as ended before its pipes have.
+    """
+    _kill(process)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_END_TIME):
+            await _communicate(process, b"")
+
+
+async def _communicate(
+    process: asyncio.subprocess.Process, given: bytes
+) -> tuple[bytes | None, bytes | None]:
+    """All that a command says on stdout and stderr, each None where that is too much."""
     if process.stdin is not None:
         process.stdin.write(given)
         process.stdin.close()
-    output, errors = await asyncio.gather(_read(process.stdout), _read(process.stderr))
+    output, errors = await asyncio.gather(
+        _read(process, process.stdout), _read(process, process.stderr)
+    )
     await process.wait()
     return output, errors
 
 
-async def _read(stream: asyncio.StreamReader) -> bytes:
+async def _read(
+    process: asyncio.subprocess.Process, stream: asyncio.StreamReader | None
+) -> bytes | None:
+    assert stream is not None
     parts: list[bytes] = []
     size = 0
     while data := await stream.read(1 << 18):
         size += len(data)
-        if size > MAX_OUTPUT:
-            raise _TooMuch
-        parts.append(data)
-    return b"".join(parts)
+        if size <= MAX_OUTPUT:
+            parts.append(data)
+        else:
+            parts.clear()
+            _kill(process)
+    return b"".join(parts) if size <= MAX_OUTPUT else None
 
 
 def end_leftovers(names: Collection[str]) -> None:
