@@ -23,7 +23,7 @@ class Dialect(NamedTuple):
 
 
 XML_FRAGMENTS = "< > / & &amp; &#65; <!-- --> <![CDATA[ ]]> <? ?> <!DOCTYPE ] x \" ' = "
-XML_UNITS = "<a>|<a|<a/>|<!--|<!-- -->|&|&amp;|&#|\n|ä|<![CDATA[|<?|"
+XML_UNITS = "<a>|<a|< |<a b='c' |<a b='|<a/>|<!--|<!-- -->|&|&amp;|&#|\n|ä|<![CDATA[|<?|"
 DIALECTS = {
     "rsl": Dialect(
         "&(executable=a)(arguments=",

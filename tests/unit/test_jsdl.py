@@ -26,7 +26,7 @@ WRAPPER = b"""\
     <jsdl-posix:Argument>gsiftp://gw.example:2811//opt/gw/var/7/job.env</jsdl-posix:Argument>
     <jsdl-posix:Output>stdout.wrapper.0</jsdl-posix:Output>
     <jsdl-posix:Error>stderr.wrapper.0</jsdl-posix:Error>
-    <jsdl-posix:Environment name="QUERY">a=1&b=2 && "c"</jsdl-posix:Environment>
+    <jsdl-posix:Environment name="QUERY">a=1&b<2 && "c"</jsdl-posix:Environment>
     <jsdl-posix:Environment name="GW_JOB_ID">7</jsdl-posix:Environment>
     <jsdl-posix:Environment name="HOME" filesystemName="HOME"/>
     <jsdl-posix:WallTimeLimit>3600</jsdl-posix:WallTimeLimit>
@@ -81,7 +81,7 @@ def test_wrapper_description_of_gwd() -> None:
         arguments=(f"{URL}/var/7/job.env",),
         stdout="stdout.wrapper.0",
         stderr="stderr.wrapper.0",
-        environment={"QUERY": 'a=1&b=2 && "c"', "GW_JOB_ID": "7"},
+        environment={"QUERY": 'a=1&b<2 && "c"', "GW_JOB_ID": "7"},
         inputs=(
             StagedFile("gw_wrapper.sh", f"{URL}/libexec/gw_wrapper.sh", is_executable=True),
             StagedFile("in.dat", "gsiftp://se.example/~/data/in.dat"),
@@ -141,6 +141,7 @@ def test_bytes_that_are_no_utf8_reach_the_job() -> None:
     [
         ("&amp;&lt;&gt;&quot;&apos;&#65;&#x42;", "&<>\"'AB"),
         ("& && &x &x; &#; &#xG; &amp", "& && &x &x; &#; &#xG; &amp"),
+        ("a<b 1 < 2 <- <a <a b <a b=c> <1> <<", "a<b 1 < 2 <- <a <a b <a b=c> <1> <<"),
         ("<![CDATA[<a> & &amp; ]]>b<!-- c -->d<?p i?>", "<a> & &amp; bd"),
         (" a\n", " a\n"),
         ("", ""),
@@ -177,7 +178,7 @@ def test_without_a_document_type_no_entity_is_expanded() -> None:
     ("data", "message"),
     [
         (posix("\n<Count>"), "line 2, column 10: mismatched tag in the XML"),
-        (posix("\n ä<a<b>"), "line 2, column 5: not well-formed (invalid token) in the XML"),
+        (posix("\n ä</a<b>"), "line 2, column 6: not well-formed (invalid token) in the XML"),
         (posix("\n\1"), "line 2, column 1: not well-formed (invalid token) in the XML"),
         (posix("\n&#1;"), "line 2, column 1: reference to invalid character number in the XML"),
         (posix("") + b"\n<x/>", "line 2, column 1: junk after document element in the XML"),

@@ -172,6 +172,7 @@ def test_description_for_a_resource_without_shared_home() -> None:
         stdout=f"{url}/var/7/stdout.wrapper.0",
         stderr=f"{url}/var/7/stderr.wrapper.0",
         environment={"GW_HOSTNAME": "localhost", "GW_JOB_ID": "7"},
+        count=2,
         nodes=2,
         job_type="mpi",
         queue="q0",

@@ -176,7 +176,7 @@ def test_unknown_elements_are_kept_as_they_stand() -> None:
         ("<job></job>", "the job has no executable"),
         ("<job/>", 'expected <job>, found "<job/>"'),
         ("<jobs></jobs>", "line 1, column 1: expected <job>, <JobDefinition> or"),
-        ("<", "line 1, column 1: unclosed token in the XML"),
+        ("<", "line 1, column 1: not well-formed (invalid token) in the XML"),
         ("<job>\n<executable>a</exec", "line 2, column 13: expected </executable>, found none"),
         ("<job>\n\nx</job>", "line 3, column 1: expected the opening tag of an element, or </job>"),
         ("<job><executable>a</executable></job>x", 'expected nothing after </job>, found "x"'),

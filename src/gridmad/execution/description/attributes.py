@@ -114,6 +114,8 @@ class Attributes:
         if not self._text("executable"):
             raise self.source.error(0, "the job has no executable")
         executable = posixpath.normpath(self._text("executable"))
+        nodes = self._number("nodes") or self._number("hostcount") or None
+        per_node = self._number("ppn") or None
         return JobDescription(
             executable=self._text("executable"),
             arguments=tuple(self.arguments),
@@ -129,9 +131,9 @@ class Attributes:
                 for file in self.inputs
             ),
             outputs=tuple(self.outputs),
-            count=self._number("count") or 1,
-            nodes=self._number("nodes") or self._number("hostcount") or None,
-            processes_per_node=self._number("ppn") or None,
+            count=self._number("count") or (nodes or 1) * (per_node or 1),
+            nodes=nodes,
+            processes_per_node=per_node,
             job_type=self._text("jobtype").lower(),
             queue=self._text("queue"),
             project=self._text("project"),

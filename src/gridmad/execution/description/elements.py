@@ -7,9 +7,8 @@ read: no entities but the five of XML, nothing external, nothing that grows.  De
 here, size by Source.
 
 gwd escapes nothing and slips once, so two things are read that are no XML:
-- `&` where no entity of XML begins is itself;
+- `&` where no entity of XML stands, and `<` where no whole tag does, are themselves;
 - `<OutputFile>` where `</OutputFile>` is meant, after `</Target>`.
-`<` in a value stays an error.
 
 Prefixes of names are dropped, and the encoding is taken for UTF-8 whatever the text declares.
 Bytes that are no UTF-8 survive as in all dialects.
@@ -26,16 +25,21 @@ from gridmad.execution.description.source import Source
 MAX_DEPTH: Final = 32
 """Elements within elements; gwd's have seven levels."""
 
-_LONE_AMPERSAND: Final = re.compile(
-    "&(?!(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9A-Fa-f]{1,6});)", re.ASCII
+_LONE: Final = re.compile(
+    r"""&(?!(?:amp|lt|gt|quot|apos|\#[0-9]{1,7}|\#x[0-9A-Fa-f]{1,6});)
+    |<(?![/!?]
+      |[^\W\d][\w:.-]*+(?:\s++[\w:.-]++\s*+=\s*+(?:"[^"<]*+"|'[^'<]*+'))*+\s*+/?>)""",
+    re.VERBOSE,
 )
 _SLIP: Final = re.compile(r"(</Target>\s*)\s<OutputFile>")
 
 # What expat would not take goes through it as characters that nobody uses, one for one.
-_LONE: Final = "\U0010f000"
 _STAND_INS: Final = re.compile("[\U0010f000-\U0010f0ff]")
-_HIDE: Final = {0xDC00 + byte: 0x10F000 + byte for byte in range(0x80, 0x100)}
-_SHOW: Final = {0x10F000: ord("&"), **{hidden: shown for shown, hidden in _HIDE.items()}}
+_HIDE: Final = {
+    code: 0x10F000 + (code & 0xFF) for code in (ord("&"), ord("<"), *range(0xDC80, 0xDD00))
+}
+_SHOW: Final = {hidden: code for code, hidden in _HIDE.items()}
+_HIDE_BYTES: Final = {code: hidden for code, hidden in _HIDE.items() if code >= 0xDC80}
 
 
 @dataclass(slots=True)
@@ -96,7 +100,8 @@ class _Reader:
         self.open: list[Element] = []
         self.root: Element | None = None
         text = _SLIP.sub(r"\1</OutputFile>", source.text)
-        self.data = _LONE_AMPERSAND.sub(_LONE, text).translate(_HIDE).encode("utf-8")
+        text = _LONE.sub(lambda found: found[0].translate(_HIDE), text)
+        self.data = text.translate(_HIDE_BYTES).encode("utf-8")
         self.bytes = self.characters = 0
         self.parser = expat.ParserCreate("utf-8")
         self.parser.buffer_text = True

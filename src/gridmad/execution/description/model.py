@@ -36,7 +36,7 @@ class JobDescription:
     inputs: Sequence[StagedFile] = ()
     outputs: Sequence[StagedFile] = ()
     count: int = 1
-    """Processes."""
+    """Processes; where only nodes are asked for, those of all nodes."""
     nodes: int | None = None
     processes_per_node: int | None = None
     job_type: str = ""
