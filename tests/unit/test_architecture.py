@@ -37,8 +37,6 @@ NO_IO = {"wire", "sequence", "information.glue1", "information.attributes", "inf
          "peek.log", "peek.track", "peek.reception", "peek.consumer", "peek.producer",
          "peek.deliveries", "peek.redaction", "peek.tail", "peek.beginning",
          "peek.gathering"}  # fmt: skip
-IO = {"wire", "sequence", "information.glue1", "information.attributes", "information.model",
-         "execution.model", "execution.description", "transfer.url", "transfer.model"}  # fmt: skip
 IO = {"asyncio", "os", "select", "socket", "subprocess", "threading", "pathlib", "sqlite3"}
 FAMILIES = ("information", "execution", "transfer")
 ROOMS = (*FAMILIES, "peek")

@@ -98,6 +98,20 @@ def test_a_submission_says_who_where_and_what(rsl: Path) -> None:
     play(Jobs(), rsl, scene)
 
 
+def test_what_the_model_does_not_have_is_logged_once(
+    rsl: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rsl.write_text("&(executable=/bin/true)(gpus=2)(save_state=yes)")
+    caplog.set_level("INFO", "gridmad.execution.service")
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        await submit(session, rsl)
+        assert driver.submitted[0].description.extra == {"gpus": "2", "savestate": "yes"}
+
+    play(Jobs(), rsl, scene)
+    assert caplog.messages == ["job 1: attributes that the model does not have: gpus, savestate"]
+
+
 def test_a_description_that_cannot_be_read_fails_alone(rsl: Path, tmp_path: Path) -> None:
     async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
         (tmp_path / "large").write_bytes(b"x" * ((1 << 20) + 1))

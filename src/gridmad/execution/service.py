@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 MAX_CONTACT = 999
 """Bytes of a contact that gwd keeps."""
+MAX_LOGGED = 200
+"""Characters of the names of attributes that are logged."""
 
 
 @dataclass(slots=True)
@@ -130,6 +132,13 @@ class ExecutionService(Service):
                 log.error("job %s: %s", request.id, outcome)
                 self.answer([request], [wire.failure(str(outcome))])
             elif not request.answered:  # gwd was told of a failure meanwhile
+                if outcome.description.extra:
+                    names = ", ".join(outcome.description.extra)
+                    log.info(
+                        "job %s: attributes that the model does not have: %s",
+                        request.id,
+                        names[:MAX_LOGGED],
+                    )
                 submissions.append(outcome)
                 accepted.append(request)
         if not accepted:

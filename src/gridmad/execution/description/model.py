@@ -5,6 +5,19 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
+class StagedFile:
+    """A file that is brought before the job runs, or taken away after it.
+
+    `name` is its path in the job's directory.  `url` is its other place, as it was written:
+    a URL, or a path on the side that submits; empty if the description names none.
+    """
+
+    name: str
+    url: str = ""
+    is_executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class JobDescription:
     """What a job runs and what it asks for.
 
@@ -20,10 +33,17 @@ class JobDescription:
     stdin: str = ""
     stdout: str = ""
     stderr: str = ""
+    inputs: Sequence[StagedFile] = ()
+    outputs: Sequence[StagedFile] = ()
     count: int = 1
+    """Processes; where only nodes are asked for, those of all nodes."""
+    nodes: int | None = None
+    processes_per_node: int | None = None
     job_type: str = ""
+    """`single`, `multiple`, `mpi`, or what else the dialect says."""
     queue: str = ""
     project: str = ""
+    name: str = ""
     max_wall_time: int | None = None
     """Minutes."""
     max_cpu_time: int | None = None

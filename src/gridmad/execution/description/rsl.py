@@ -1,45 +1,62 @@
-"""The Resource Specification Language of GRAM2 and GRAM5, as gwd writes it.
+"""The Resource Specification Language of GRAM2 and GRAM5, and ARC's xRSL, as gwd writes them
+(`rsl`, `rsl_nsh`, `xrsl`).
 
     &(executable="/bin/sleep")(arguments="50")(environment=(NAME "value")(OTHER 1))(count=4)
 
 What is read:
-- relations `(attribute = value ...)` after an optional `&`; names in any case, underscores
-  do not count.  Requests joined by `+` or `|`, and relations other than `=`, are refused:
-  one description is one job;
+- relations `(attribute = value ...)` after an optional `&`; names in any case, quoted or not,
+  underscores do not count.  Requests joined by `+` or `|`, and relations other than `=`, are
+  refused: one description is one job;
 - values in "..." or '...', the quote itself doubled; or unquoted, up to the next blank,
-  parenthesis, quote, `#` or `$(`.  The grammar allows less in an unquoted value, but gwd
-  writes arguments as the user did (`--size=3`, `${TASK_ID}`);
+  parenthesis, quote, `#` or `$(`;
+- values in a quote of the user's choice, `^%text%`, where one of `%~!@` is chosen and the
+  value ends after it;
 - `$(NAME)` or `$(NAME default)`, defined by `(rslSubstitution = (NAME value) ...)`;
-- values that touch each other, or stand on both sides of a `#`, are one value;
-- lists in parentheses, where an attribute has them: environment, rslSubstitution;
+- values on both sides of a `#` are one value, and so are values that touch;
+- lists in parentheses, where an attribute has them: environment, rslSubstitution, inputFiles,
+  outputFiles;
 - comments `(* ... *)` between all of these.
 
-The user-chosen quote of the grammar (`^%text%`) is not read: gwd does not write it, and
-users' regular expressions begin so.
+In three things this is more than the grammar, or less, since gwd writes arguments as the user
+did and users write as for a shell.  `--size=3` and `${TASK_ID}` are values, though Globus
+allows no operator and no lone `$` without quotes.  `--name="a b"` is one value, though texts
+that touch are two for Globus, unless one is a reference.  And the grammar lets any character
+be the user's quote: `^/usr/` would be `usr`, and a regular expression is meant.
 
-Source: Globus Toolkit 5, "GRAM5: RSL Specification v1.0".
+xRSL's files are pairs.  gwd writes (name, other place) for outputs as ARC has it, but (other
+place, name) for inputs; a second value that is a URL or empty shows ARC's own order.
+`(null)` says that there is no second: the name is the other place's last part.  An input
+from an absolute path lies on the resource already, and gwd stages no such file.
+
+Sources: Globus Toolkit 5, "GRAM5: RSL Specification v1.0"; NorduGrid, "Extended Resource
+Specification Language"; GridWay 5.14, src/em/gw_em_rsl.c.
 """
 
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
 from gridmad.errors import DescriptionError
-from gridmad.execution.description.attributes import KNOWN, Attributes
+from gridmad.execution.description.attributes import KNOWN, NULL, Attributes
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.description.source import MAX_BYTES, Source
 
 MAX_DEPTH: Final = 16
 """Lists within lists; no attribute of GRAM has more than two."""
 
-_BLANK: Final = re.compile(r"\s*")
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_BLANK: Final = re.compile(r"\s*", re.ASCII)
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _VARIABLE: Final = re.compile(r"[A-Za-z0-9_.]+")
-_UNQUOTED: Final = re.compile(r"(?:[^\s()\"'#$]|\$(?!\())+")
+_UNQUOTED: Final = re.compile(r"(?:[^\s()\"'#$]|\$(?!\())+", re.ASCII)
 _QUOTED: Final = {
     '"': re.compile(r'"((?:[^"]++|"")*+)"'),
     "'": re.compile(r"'((?:[^']++|'')*+)'"),
 }
+_USER_QUOTED: Final = re.compile(
+    r"\^(?P<mark>[%~!@])(?P<text>(?:(?!(?P=mark)).|(?P=mark){2})*+)(?P=mark)(?![^\s()#])",
+    re.ASCII | re.DOTALL,
+)
 
 
 class _Reference(NamedTuple):
@@ -91,6 +108,12 @@ def parse(source: Source) -> JobDescription:
             attributes.arguments.extend(
                 evaluate(_single(source, value)).text for value in relation.values
             )
+        elif relation.name == "inputfiles":
+            for first, second in _pairs(source, relation, evaluate):
+                _add_input(attributes, first, second.text)
+        elif relation.name == "outputfiles":
+            for name, url in _pairs(source, relation, evaluate):
+                attributes.add_output(name.text, "" if url.text == NULL else url.text, name.offset)
         elif relation.name in KNOWN:
             if len(relation.values) != 1:
                 raise source.error(
@@ -162,6 +185,15 @@ def _pairs(
         yield name, text
 
 
+def _add_input(attributes: Attributes, first: _Text, second: str) -> None:
+    """A pair of ARC's order or of gwd's."""
+    if not second or "://" in second:
+        attributes.add_input(first.text, second, first.offset)
+    elif not first.text.startswith("/"):
+        name = posixpath.basename(first.text) if second == NULL else second
+        attributes.add_input(name, first.text, first.offset)
+
+
 class _Reader:
     """Walks over the text once; `offset` is where it stands."""
 
@@ -186,10 +218,7 @@ class _Reader:
     def _relation(self) -> _Relation:
         self._skip()
         offset = self.offset
-        name = _NAME.match(self.text, offset)
-        if name is None:
-            raise self.source.expected(offset, "the name of an attribute")
-        self.offset = name.end()
+        name = self._name(_NAME, "the name of an attribute")
         self._skip()
         self._take("=")
         self._skip()
@@ -197,7 +226,17 @@ class _Reader:
         values = self._values(1)
         text = self.text[start : self.offset].strip()
         self._take(")")
-        return _Relation(name[0].lower().replace("_", ""), offset, values, text)
+        return _Relation(name.lower().replace("_", ""), offset, values, text)
+
+    def _name(self, pattern: re.Pattern[str], what: str) -> str:
+        """The name of an attribute or a variable."""
+        if self.text[self.offset : self.offset + 1] in _QUOTED:
+            return self._quoted()
+        name = pattern.match(self.text, self.offset)
+        if name is None:
+            raise self.source.expected(self.offset, what)
+        self.offset = name.end()
+        return name[0]
 
     def _values(self, depth: int) -> tuple[_Value, ...]:
         values: list[_Value] = []
@@ -239,20 +278,27 @@ class _Reader:
     def _part(self, depth: int) -> str | _Reference | None:
         """One quoted or unquoted text or one reference, if one stands here."""
         text, offset = self.text, self.offset
-        mark = text[offset : offset + 1]
-        if mark in _QUOTED:
-            quoted = _QUOTED[mark].match(text, offset)
-            if quoted is None:
-                raise self.source.error(offset, f"expected a closing {mark}, found none")
-            self.offset = quoted.end()
-            return quoted[1].replace(mark * 2, mark)
+        if text[offset : offset + 1] in _QUOTED:
+            return self._quoted()
         if text.startswith("$(", offset):
             return self._reference(depth)
+        quoted = _USER_QUOTED.match(text, offset)
+        if quoted is not None:
+            self.offset = quoted.end()
+            return quoted["text"].replace(quoted["mark"] * 2, quoted["mark"])
         unquoted = _UNQUOTED.match(text, offset)
         if unquoted is None:
             return None
         self.offset = unquoted.end()
         return unquoted[0]
+
+    def _quoted(self) -> str:
+        mark = self.text[self.offset]
+        quoted = _QUOTED[mark].match(self.text, self.offset)
+        if quoted is None:
+            raise self.source.error(self.offset, f"expected a closing {mark}, found none")
+        self.offset = quoted.end()
+        return quoted[1].replace(mark * 2, mark)
 
     def _reference(self, depth: int) -> _Reference:
         offset = self.offset
@@ -260,15 +306,12 @@ class _Reader:
             raise self.source.error(offset, f"references are nested more than {MAX_DEPTH} deep")
         self.offset += 2
         self._skip()
-        name = _VARIABLE.match(self.text, self.offset)
-        if name is None:
-            raise self.source.expected(self.offset, "the name of a variable")
-        self.offset = name.end()
+        name = self._name(_VARIABLE, "the name of a variable")
         self._skip()
         default = None if self._at(")") else self._single(depth + 1)
         self._skip()
         self._take(")")
-        return _Reference(name[0], offset, default)
+        return _Reference(name, offset, default)
 
     def _skip(self) -> None:
         """Go over blanks and comments."""
