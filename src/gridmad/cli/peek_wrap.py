@@ -59,6 +59,7 @@ def wrap(options: argparse.Namespace, layers: Layers, say: Callable[[str], None]
         listed=not hasattr(options, "unlisted"),
         **{name: value for name, value in optional.items() if value is not None},
     )
+    os.environ.pop("MSGPEEK_USER", None)  # as the password is gone: the command has no use for it
     for warning in layers.warnings():
         say(warning)
     if not identity:
@@ -79,7 +80,9 @@ def _lease(text: str) -> float:
 
 def _epoch(layers: Layers, follows: bool) -> int:
     """The attempt: a second run of a command begins anew, one that follows a file goes on."""
-    given = layers.value("epoch", lambda text: whole(text, MAX_EPOCH), None)
+    given = layers.value(
+        "epoch", lambda text: int(time.time()) if text == "now" else whole(text, MAX_EPOCH), None
+    )
     if given is not None:
         return given
     if not follows:

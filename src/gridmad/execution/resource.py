@@ -60,6 +60,8 @@ class Resource:
     """... and how many of these may be under way at once for an endpoint."""
     looks: ClassVar[bool] = False
     """It has a `look`."""
+    stages_inputs: ClassVar[bool] = False
+    """Its `submit` brings the `inputs` of a description to the job's directory."""
 
     report: Callable[[str, JobId, JobState], None]
     """Tells a state that the resource told by itself: `report(endpoint, job, state)`; set by the

@@ -19,6 +19,7 @@ from typing import Final, Literal
 
 from gridmad.peek.broker import Connection, Endpoint, Login
 from gridmad.peek.command import ENDING, Command, CommandError, Ended, Signals
+from gridmad.peek.errors import JobLostError
 from gridmad.peek.follow import Follower
 from gridmad.peek.frame import Codec, Source
 from gridmad.peek.intake import Intake
@@ -81,11 +82,18 @@ def run(options: JobOptions) -> int:
     """Run the command to its end; its exit code, or 128 and the signal that ended it.
 
     127 or 126 where it cannot be started.  UsageError where a file for its output cannot be
-    written, or an option makes no sense; then nothing was started.
+    written, or an option makes no sense.  JobLostError where what this raises is raised after
+    the command was started, and only then.
     """
     outputs = _outputs(options)
     with Signals() as signals:
-        return _Job(options, outputs, signals).run()
+        job = _Job(options, outputs, signals)
+        try:
+            return job.run()
+        except Exception as error:
+            if not job.has_started:
+                raise
+            raise JobLostError(error) from error
 
 
 def _outputs(options: JobOptions) -> dict[int, Output]:
@@ -160,6 +168,8 @@ class _Job:
             for source in sources
         }
         self._readers: list[PipeReader | Follower] = []
+        self.has_started = False
+        """The command was, or at least it is not known that it was not."""
 
     def run(self) -> int:
         options = self._options
@@ -181,7 +191,7 @@ class _Job:
             ended = Ended(error.exit_code, None)
         self._read_to_the_end()
         self._finish(ended, reason)
-        connection.close(CLOSE)
+        connection.close(CLOSE if connection.is_connected else 0.0)
         return ended.status
 
     def _hold(self) -> Ended | None:
@@ -194,6 +204,7 @@ class _Job:
 
     def _run_command(self) -> Ended:
         pipes = {source: new_pipe() for source in self._intakes if source not in self._followed}
+        self.has_started = True
         try:
             command = Command(
                 self._options.command,
