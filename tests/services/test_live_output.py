@@ -1,8 +1,6 @@
 """Jobs of real drivers, watched by their numbers: `--peek`."""
 
 import hashlib
-import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,6 @@ from tests.conformance.drivers import SUBJECTS, Site
 from tests.conformance.gwd import Player
 from tests.peek_user import User, finish, last_line, read_until
 from tests.services.rabbitmq import RabbitMQ
-from tests.services.stomp_server import reserve_port
 
 DRIVERS = ["gw_em_mad_fork", "gw_em_mad_slurm"]
 JOB = 17

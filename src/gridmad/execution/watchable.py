@@ -42,13 +42,13 @@ for _msgpeek_bundle in "$_msgpeek_staged" "$_msgpeek_shared"; do
 [ -f "$_msgpeek_bundle" ] || continue;
 for _msgpeek_python in "$_msgpeek_own" "$_msgpeek_usual" python3; do
 command -v "$_msgpeek_python" >/dev/null 2>&1 || continue;
-_msgpeek_found=$(timeout -k 1 {TRIAL_TIME} "$_msgpeek_python" -I -S "$_msgpeek_bundle" --probe
-</dev/null 2>/dev/null) && [ -x "$_msgpeek_found" ] &&
+{{ _msgpeek_found=$(timeout -k 1 {TRIAL_TIME} "$_msgpeek_python" -I -S "$_msgpeek_bundle" --probe
+</dev/null); }} 2>/dev/null && [ -x "$_msgpeek_found" ] &&
 exec "$_msgpeek_found" -I -S "$_msgpeek_bundle" wrap "$@";
 done; done;
 command -v msgpeek >/dev/null 2>&1 &&
-[ "$(timeout -k 1 {TRIAL_TIME} msgpeek --version </dev/null 2>/dev/null)" = "$_msgpeek_version" ] &&
-exec msgpeek wrap "$@";
+{{ _msgpeek_found=$(timeout -k 1 {TRIAL_TIME} msgpeek --version </dev/null); }} 2>/dev/null &&
+[ "$_msgpeek_found" = "$_msgpeek_version" ] && exec msgpeek wrap "$@";
 fi;
 unset MSGPEEK_USER MSGPEEK_PASSWORD;
 while [ "$1" != -- ]; do shift; done; shift; exec "$@"
