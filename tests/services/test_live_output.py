@@ -1,7 +1,9 @@
 """Jobs of real drivers, watched by their numbers: `--peek`."""
 
 import hashlib
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from tests.conformance.drivers import SUBJECTS, Site
 from tests.conformance.gwd import Player
 from tests.peek_user import User, finish, last_line, read_until
 from tests.services.rabbitmq import RabbitMQ
+from tests.services.stomp_server import reserve_port
 
 DRIVERS = ["gw_em_mad_fork", "gw_em_mad_slurm"]
 JOB = 17
@@ -115,3 +118,81 @@ def test_every_attempt_is_watched_by_the_same_number(
             assert read_until(client, b"\n") == attempt.encode() + b"\n"
             assert ended(gwd) == "DONE:4"
             assert finish(client)[0] == 4
+
+
+def nobody(silent: socket.socket) -> str:
+    return f"stomp://127.0.0.1:{reserve_port()}"
+
+
+def nameless(silent: socket.socket) -> str:
+    return "stomp://no.such.host.invalid"
+
+
+def mute(silent: socket.socket) -> str:
+    """As behind a firewall: the connection is made, and that is all."""
+    return f"stomp://127.0.0.1:{silent.getsockname()[1]}"
+
+
+def wrong_protocol(silent: socket.socket) -> str:
+    return f"stomp+ssl://127.0.0.1:{silent.getsockname()[1]}"
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+@pytest.mark.parametrize("broker", [nobody, nameless, mute, wrong_protocol])
+def test_without_a_broker_jobs_run_as_ever(
+    fork: Site, silent: socket.socket, broker: Callable[[socket.socket], str]
+) -> None:
+    with peek(fork, broker(silent)) as gwd:
+        submit(fork, gwd, fork.script(str(JOB), "echo out; echo err >&2; exit 5"))
+        assert ended(gwd) == "DONE:5"
+        assert [path.read_text() for path in outputs(fork, str(JOB))] == ["out\n", "err\n"]
+
+
+def test_a_cancelled_job_leaves_nothing(fork: Site, rabbitmq: RabbitMQ, user: User) -> None:
+    script = "echo go; trap '' TERM; sleep 1000 & wait; wait"
+    with peek(fork, rabbitmq.url, rabbitmq) as gwd:
+        client = user.start("--wait")
+        submit(fork, gwd, fork.script(str(JOB), "echo go; sleep 1000"))
+        assert read_until(client, b"go\n") == b"go\n"
+        gwd.ask_and_wait(f"CANCEL {JOB} - -")
+        assert ended(gwd) == "DONE:143"
+        assert finish(client)[0] == 143
+        # One that takes no notice of TERM is killed, and msgpeek with it.
+        submit(fork, gwd, fork.script("18", script), 18)
+        wait_for_text(outputs(fork, "18")[0], "go\n")
+        gwd.ask_and_wait("CANCEL 18 - -")
+        assert ended(gwd, 18) in ("DONE:137", "DONE:143")
+        gwd.finalise()
+        assert gwd.leftovers() == []
+
+
+def test_a_missing_executable_is_refused_as_ever(fork: Site, rabbitmq: RabbitMQ) -> None:
+    with peek(fork, rabbitmq.url, rabbitmq) as gwd:
+        path = fork.description(str(JOB), "/no/such/program")
+        (answer,) = gwd.ask_and_wait(f"SUBMIT {JOB} host/jobmanager-fork {path}")
+        assert answer == (
+            f"SUBMIT {JOB} FAILURE the executable cannot be run: "
+            "/no/such/program: No such file or directory"
+        )
+
+
+def test_settings_that_are_wrong_keep_no_job_from_running(fork: Site, tmp_path: Path) -> None:
+    config = tmp_path / "msgpeek.toml"
+    config.write_text('password = "seen by all"\n')
+    config.chmod(0o644)
+    fork.arguments += f" --peek-config {config}"
+    with peek(fork, "stomp://127.0.0.1") as gwd:
+        submit(fork, gwd, fork.script(str(JOB), "exit 6"))
+        assert ended(gwd) == "DONE:6"
+
+
+def wait_for_text(path: Path, text: str) -> None:
+    end = time.monotonic() + 60
+    while not path.exists() or path.read_text() != text:
+        assert time.monotonic() < end, f"{text!r} does not come to {path}"
+        time.sleep(0.01)

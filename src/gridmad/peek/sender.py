@@ -25,7 +25,7 @@ PARKED: Final = 86_400.0
 """Seconds for which it keeps what is parked (section 8)."""
 RECONNECT: Final = 10.0
 """Seconds that an ended job waits for a broker, at most; `linger` if that is less."""
-FIRST_LOGIN: Final = 5.0
+FIRST_LOGIN: Final = 3.0
 """Seconds, from its start, that the broker of a job that has ended meanwhile has to answer."""
 PARKING: Final = 30.0
 """Seconds that parking may take."""
