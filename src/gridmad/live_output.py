@@ -10,16 +10,15 @@ import argparse
 import asyncio
 import importlib.machinery
 import logging
-import os
-import subprocess
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from gridmad import __version__
 from gridmad.errors import DriverError, UsageError
+from gridmad.execution.commands import Commands
 from gridmad.execution.model import Submission
 from gridmad.execution.watchable import Peek, watchable
 from gridmad.peek.registry import known_stream, state_folder
@@ -93,6 +92,11 @@ class LiveOutput:
         if self._peek is not None and self._making is None:
             self._making = asyncio.get_running_loop().create_task(_make(self._peek.bundle))
 
+    def stop(self) -> None:
+        """Leave nothing behind."""
+        if self._making is not None:
+            self._making.cancel()
+
     async def watched(
         self, submissions: Sequence[Submission | DriverError]
     ) -> list[Submission | DriverError]:
@@ -149,24 +153,14 @@ def _url(address: Address) -> str:
 
 
 async def _make(bundle: str) -> None:
+    """In a process of its own: this one never needs what that imports."""
     try:
-        await asyncio.to_thread(_run_maker, Path(bundle), dict(os.environ))
-    except (OSError, subprocess.SubprocessError) as error:
-        # What it said, without the whole command.
-        said = getattr(error, "stderr", None) or str(error)
-        log.error("jobs cannot be watched, for msgpeek's bundle is not made: %s", said.strip())
-
-
-def _run_maker(bundle: Path, environment: Mapping[str, str]) -> None:
-    """In a process of its own: this one never needs what it imports."""
-    bundle.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    subprocess.run(
-        [sys.executable, "-m", "gridmad.cli.peek_bundle", str(bundle)],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=BUNDLE_TIME,
-        check=True,
-    )
+        await asyncio.to_thread(Path(bundle).parent.mkdir, 0o700, parents=True, exist_ok=True)
+        made = await Commands(seconds=BUNDLE_TIME).run(
+            sys.executable, "-m", "gridmad.cli.peek_bundle", bundle
+        )
+        problem = made.errors if made.exit_code else ""
+    except (OSError, DriverError) as error:
+        problem = str(error)
+    if problem:
+        log.error("jobs cannot be watched, for msgpeek's bundle is not made: %s", problem)

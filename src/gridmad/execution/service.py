@@ -95,6 +95,12 @@ class ExecutionService(Service):
             self._live_output.start()
         await super().start()
 
+    async def stop(self) -> None:
+        """Stop all of that."""
+        if self._live_output is not None:
+            self._live_output.stop()
+        await super().stop()
+
     def serve(self, operation: str, requests: list[Request]) -> Awaitable[None] | None:
         """Serve requests of one operation."""
         if operation == "SUBMIT":
