@@ -10,8 +10,8 @@ from tests.services.required import skip_without
 def test_the_demo_does_what_it_says() -> None:
     if problem := gwd.problem():
         skip_without("gwd", problem)
-    if problem := rabbitmq.missing():
-        skip_without("rabbitmq", problem)
+    if missing := rabbitmq.missing():
+        skip_without("rabbitmq", missing)
     done = subprocess.run(
         [sys.executable, "-B", "-m", "tests.system.demo"],
         capture_output=True,

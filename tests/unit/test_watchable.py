@@ -91,9 +91,12 @@ def test_no_secret_is_on_the_command_line() -> None:
      (".wrapper", "")],
 )  # fmt: skip
 def test_of_a_wrapper_the_output_of_its_program_is_watched(executable: str, folder: str) -> None:
-    found = watched(JobDescription(executable))
-    assert options(found)[-2:] == [
-        f"--follow-stdout={folder}stdout.execution", f"--follow-stderr={folder}stderr.execution"
+    output = f"{folder}stdout.wrapper"
+    found = watched(JobDescription(executable, stdout=output))
+    assert options(found)[-3:] == [
+        f"--follow-stdout={folder}stdout.execution",
+        f"--follow-stderr={folder}stderr.execution",
+        f"--follow-status={output}",
     ]  # fmt: skip
 
 

@@ -267,6 +267,12 @@ def _add_wrap(commands: Commands) -> None:
             metavar="FILE",
             help=f"watch FILE, which something else writes, as its {source}",
         )
+    output.add_argument(
+        "--follow-status",
+        metavar="FILE",
+        help="tell who watches the exit code that the last line EXIT_STATUS=N of FILE says, as "
+        "GridWay's wrapper writes it, instead of the command's",
+    )
     for source in ("stdout", "stderr"):
         output.add_argument(
             f"--{source}",

@@ -50,6 +50,7 @@ def wrap(options: argparse.Namespace, layers: Layers, say: Callable[[str], None]
         command=options.words,
         follow_stdout=follow_stdout,
         follow_stderr=follow_stderr,
+        follow_status=layers.value("follow-status", path, None),
         stdout=layers.value("stdout", path, None),
         stderr=layers.value("stderr", path, None),
         quiet=hasattr(options, "quiet"),

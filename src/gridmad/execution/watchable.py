@@ -13,7 +13,8 @@ job's command, and so does `msgpeek wrap --unobtrusive` where it cannot begin: a
 be watched runs as it always did.
 
 In gwd's wrapper mode the wrapper writes the program's output into files, which are watched in
-place of its own (gw_wrapper.sh of GridWay 5.14, `execution`).
+place of its own, and tells the program's exit code there (gw_wrapper.sh of GridWay 5.14,
+`execution`).
 """
 
 import re
@@ -109,6 +110,8 @@ def watchable(job: JobDescription, job_id: str, stream: str, peek: Peek) -> JobD
             f"--follow-{source}={folder}{slash}{source}.execution"
             for source in ("stdout", "stderr")
         ]
+        if output := _local_path(job.stdout):
+            options.append(f"--follow-status={output}")
     staged = ""
     if peek.is_staged:
         place = f"{folder}/" if is_wrapper and folder else ""
@@ -145,11 +148,11 @@ def watchable(job: JobDescription, job_id: str, stream: str, peek: Peek) -> JobD
     )  # fmt: skip
 
 
-def _local_path(executable: str) -> str:
-    """The path that a description's executable means on the resource; "" where it is none."""
-    url = _URL.fullmatch(executable)
+def _local_path(value: str) -> str:
+    """The path that a description means on the resource; "" where it is none."""
+    url = _URL.fullmatch(value)
     if url is None:
-        return executable
+        return value
     scheme, host, path = url.groups()
     return path or "" if scheme.lower() == "file" and host in _LOCAL else ""
 

@@ -10,6 +10,7 @@ the command runs or what it returns.
 import itertools
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Sequence
@@ -39,6 +40,10 @@ CLOSE: Final = 2.0
 HURRY: Final = 5.0
 """Seconds that are left after a signal to end, when the command has ended already."""
 LONG: Final = 3600.0
+MAX_TOLD: Final = 65_536
+"""Bytes at the end of a file that are searched for an exit code."""
+
+_STATUS: Final = re.compile(rb"^EXIT_STATUS=([0-9]{1,3})$", re.MULTILINE)
 
 
 @dataclass
@@ -56,6 +61,8 @@ class JobOptions:
     follow_stdout: Path | None = None
     """A file that is followed instead of the command's own output."""
     follow_stderr: Path | None = None
+    follow_status: Path | None = None
+    """A file whose last line EXIT_STATUS=N is told as the exit code."""
     stdout: Path | None = None
     """Where the output goes beside the view, instead of our own."""
     stderr: Path | None = None
@@ -111,6 +118,17 @@ def _outputs(options: JobOptions) -> dict[int, Output]:
         elif not options.quiet:
             outputs[source] = Output(int(source), name)
     return outputs
+
+
+def told_status(file: Path) -> Ended | None:
+    """What the last line EXIT_STATUS=N near the end of a file says; None where there is none."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - MAX_TOLD))
+            codes = _STATUS.findall(stream.read(MAX_TOLD))
+    except OSError:
+        return None
+    return Ended(int(codes[-1]), None) if codes and int(codes[-1]) < 256 else None
 
 
 class _Job:
@@ -265,6 +283,8 @@ class _Job:
             source: intake.digest if read else None for source, intake in self._intakes.items()
         }
         sequence = next(self._sequence)
+        if self._options.follow_status is not None and ended.signal is None:
+            ended = told_status(self._options.follow_status) or ended
 
         def finish(now: float) -> None:
             self._producer.finish(
