@@ -14,11 +14,15 @@ SOURCES = pyproject.toml setup.py README.md LICENSE $(wildcard ext/*.p*) \
 EXTENSIONS = $(patsubst ext/%.pyx,gridmad.%,$(wildcard ext/*.pyx))
 CODE = setup.py src tests bench
 TEST_PYTHONS = python3.11 python3.12 python3.13
+# Most tests wait for a server or for time to pass: four at once keep two cores busy.  The tests
+# of a file stay with one worker, which starts their server once.  PYTEST=-n0 runs one by one.
+WORKERS = --numprocesses=4 --dist=loadfile
 
 .PHONY: help
 help:
 	@echo 'make demo          run an array of jobs through a real GridWay and our drivers'
-	@echo 'make test          run all tests (TESTS=tests/unit PYTEST="-x -q" for a part)'
+	@echo 'make test          run all tests (TESTS=tests/unit PYTEST="-x -n0" for a part)'
+	@echo 'make test-grid     tests on servers whose jobs take their time (ARC)'
 	@echo 'make lint          ruff, mypy, and stubtest of the compiled modules'
 	@echo 'make bench         all benches; make bench-quick: a look at each'
 	@echo 'make build         sdist and wheel in build/dist, and the proof that both work'
@@ -33,7 +37,12 @@ demo: setup
 .PHONY: test
 test: setup
 	@.ci/prerequisites servers
-	$(BIN)/python -m pytest $(PYTEST) $(TESTS)
+	$(BIN)/python -m pytest -m 'not grid' $(WORKERS) $(PYTEST) $(TESTS)
+
+.PHONY: test-grid
+test-grid: setup
+	@.ci/prerequisites servers
+	$(BIN)/python -m pytest -m grid $(PYTEST) tests/conformance tests/services
 
 .PHONY: bench bench-quick
 bench: setup

@@ -16,10 +16,12 @@ through `asyncio.to_thread` or `Batch.each_in_thread`.
 import argparse
 import asyncio
 import os
+import stat
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar, Generic, TypeAlias, TypeVar, overload
+from pathlib import Path
+from typing import BinaryIO, ClassVar, Generic, TypeAlias, TypeVar, overload
 
 from gridmad.errors import DriverError
 
@@ -167,6 +169,17 @@ def describe(error: OSError) -> str:
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     text = error.strerror or str(error) or type(error).__name__
     return f"{' -> '.join(names)}: {text}" if names else text
+
+
+def open_file(path: str | Path) -> BinaryIO | None:
+    """Open a file for reading; None for what is there and is no file (a pipe would wait for its
+    other end).  Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return open(descriptor, "rb")  # noqa: PTH123 - opened without waiting
 
 
 def file_name(text: str) -> str:

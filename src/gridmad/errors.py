@@ -30,6 +30,13 @@ class NotSubmittedError(TransientError):
     """The resource is out of reach, and has certainly not taken any of these jobs."""
 
 
+class CredentialError(NotSubmittedError):
+    """There is no credential to work with: it is missing, unsafe, unreadable or over.
+
+    Raised before anything is sent, and transient, for credentials are renewed.
+    """
+
+
 class UnknownHostError(DriverError):
     """The information system does not know this host (any more)."""
 

@@ -22,7 +22,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("family")
     if marker is not None:
         subjects = [subject for subject in subjects if subject.family in marker.args]
-    metafunc.parametrize("subject", subjects, ids=str)
+    grid = pytest.mark.grid
+    metafunc.parametrize(
+        "subject",
+        [pytest.param(subject, marks=[grid] if subject.is_slow else []) for subject in subjects],
+        ids=str,
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.conformance.gwd import Family, Player
-from tests.services import glue, slapd, slurm
+from tests.conformance.gwd import PATIENCE, Family, Player
+from tests.services import arc, glue, gram, sge, slapd, slurm, sshd
+from tests.services.ports import reserve_port
 from tests.services.required import skip_without
 
 FAMILY_OF_PREFIX: dict[str, Family] = {
@@ -18,6 +19,10 @@ FAMILY_OF_PREFIX: dict[str, Family] = {
     "gw_em": "execution",
     "gw_tm": "transfer",
 }
+
+
+SLOW_PATIENCE = 90.0
+"""Seconds for a job that takes several, on a busy machine."""
 
 
 @dataclass
@@ -69,6 +74,7 @@ class Site:
             self.location,
             self.environment if environment is None else environment,
             byte_by_byte=byte_by_byte,
+            patience=SLOW_PATIENCE if self.subject.is_slow else PATIENCE,
         )
 
     # ------------------------------------------------------------ requests
@@ -110,8 +116,16 @@ class Subject:
     """Without arguments it refuses to run."""
     has_hosts: bool = True
     moves_files: bool = True
+    jobs: int = 200
+    """How many of them it can run while a test waits."""
+    is_slow: bool = False
+    """Its tests are of the second lane, `make test-grid`."""
+    ends_processes: bool = True
+    """Its server ends all processes of a cancelled job, as batch systems do."""
     submits_once: bool = True
     """A job that a killed driver had begun is not run again."""
+    hands_on: bool = True
+    """Jobs inherit signals and open files from it, not from a server of the resource."""
     given_arguments: str | None = None
 
     @property
@@ -167,7 +181,21 @@ def directory(site: Site) -> None:
 
 
 def dead_directory(site: Site) -> None:
-    site.arguments = f"-s 127.0.0.1:{slapd._free_port()} --deadline 3 --timeout 2"
+    site.arguments = f"-s 127.0.0.1:{reserve_port()} --deadline 3 --timeout 2"
+
+
+def grid_engine(site: Site) -> None:
+    environment = sge.shared().environment
+    site.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in environment.items()))
+    site.arguments = "--interval 1 --settle 0.3"
+
+
+def remote_host(site: Site) -> None:
+    problem = sshd.missing()
+    if problem:
+        skip_without("sshd", problem)
+    site.stack.enter_context(sshd.Sshd(site.folder / "sshd", site.home))
+    site.arguments = "--interval 0.3 --settle 0.3"
 
 
 def cluster(site: Site) -> None:
@@ -176,8 +204,23 @@ def cluster(site: Site) -> None:
     site.arguments = "--interval 0.3 --settle 0.3"
 
 
+def gatekeeper(site: Site) -> None:
+    problem = gram.missing()
+    if problem:
+        skip_without("gram", problem)
+    server = gram.Gram(site.folder / "gram", site.home, gram.shared_authority())
+    site.stack.enter_context(server)
+    environment = server.environment
+    site.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in environment.items()))
+    site.arguments = f"--port {server.port} --interval 1 --settle 0.1"
+
+
 def staging_url(site: Site) -> None:
     site.arguments = "-u gsiftp://localhost:2811"
+
+
+def compute_element(site: Site) -> None:
+    site.arguments = f"{arc.shared().arguments} --home {site.home}"
 
 
 SUBJECTS = [
@@ -192,7 +235,11 @@ SUBJECTS = [
         has_hosts=False,
     ),
     Subject("gw_em_mad_fork", submits_once=False),
+    Subject("gw_em_mad_arc", compute_element, jobs=10, is_slow=True, ends_processes=False),
     Subject("gw_em_mad_slurm", cluster),
+    Subject("gw_em_mad_sge", grid_engine),
+    Subject("gw_em_mad_ssh", remote_host),
+    Subject("gw_em_mad_prews", gatekeeper, hands_on=False, jobs=40),
     Subject("gw_tm_mad_local"),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
 ]
@@ -212,7 +259,10 @@ def chosen(name: str | None, arguments: str | None) -> list[Subject]:
             has_hosts=not known or known[0].has_hosts,
             moves_files=not known or known[0].moves_files,
             submits_once=not known or known[0].submits_once,
+            hands_on=not known or known[0].hands_on,
             needs_arguments=bool(known) and known[0].needs_arguments,
+            jobs=known[0].jobs if known else Subject.jobs,
+            ends_processes=not known or known[0].ends_processes,
             given_arguments=arguments,
         )
     ]

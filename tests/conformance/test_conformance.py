@@ -325,6 +325,8 @@ def test_what_a_job_inherits(site: Site) -> None:
         submit(site, gwd, 1, description)
         gwd.wait(lambda: gwd.has_ended(1), "the job's end is not told")
         assert gwd.client_is_gone(), "rule 2: a client's socket reached the job"
+    if not site.subject.hands_on:
+        return
     text = seen.read_text()
     status = dict(line.split(":\t") for line in text.splitlines() if line.startswith("Sig"))
     assert int(status["SigBlk"], 16) == 0, "rule 2: signals are blocked in the job"
@@ -357,7 +359,8 @@ def test_a_cancelled_job_ends_with_all_its_processes(site: Site) -> None:
         assert gwd.ask_and_wait("CANCEL 1 - -") == ["CANCEL 1 SUCCESS -"]
         gwd.wait(lambda: gwd.has_ended(1), "the cancelled job's end is not told")
         assert gwd.told[1][-1].startswith("DONE")
-        assert not any(map(_is_alive, processes)), "rule 24: a process of the job is left"
+        if site.subject.ends_processes:
+            assert not any(map(_is_alive, processes)), "rule 24: a process of the job is left"
         assert gwd.ask_and_wait("CANCEL 1 - -") == ["CANCEL 1 SUCCESS -"]
 
 
@@ -410,7 +413,7 @@ def test_a_pre_wrapper_and_its_job_have_one_id_and_one_file(site: Site) -> None:
 
 @execution
 def test_hundreds_of_jobs_between_polls(site: Site) -> None:
-    count = 200
+    count = site.subject.jobs
     requests = []
     for job in range(count):
         description = site.description(str(job), "/bin/true")
@@ -643,7 +646,7 @@ def test_jobs_do_not_wait_for_each_other(site: Site) -> None:
 
 
 def _read_pids(path: Path) -> list[str]:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not path.exists():
         assert time.monotonic() < end, f"{path} does not come"
         time.sleep(0.01)

@@ -29,7 +29,9 @@ def test_others_are_denied_and_the_first_is_undisturbed(scene: Scene) -> None:
     assert scene.finish(first) == 3
     assert scene.finish(job) == 3
     scene.assert_exact()
-    assert scene.log(first).count("\n") == 1
+    # On a busy machine the client may have had to wait for the job to begin.
+    lines = [line for line in scene.log(first).splitlines() if "waiting for the job" not in line]
+    assert len(lines) == 1, lines
 
 
 def test_a_client_dies_and_the_job_goes_on(scene: Scene) -> None:

@@ -17,7 +17,10 @@ from typing import Self
 
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
+SIOCSIFADDR = 0x8916
 IFF_UP = 0x1
+ADDRESS = "192.0.2.1"
+"""For documentation and tests, by RFC 5737; nobody outside has it."""
 
 
 class PrivateNetwork:
@@ -88,6 +91,9 @@ def hold() -> None:
         answer = fcntl.ioctl(control, SIOCGIFFLAGS, request)
         (flags,) = struct.unpack_from("16xh", answer)
         fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | IFF_UP))
+        # The resolver takes a machine that has loopback addresses only for one without IPv4.
+        address = struct.pack("HH4s8x", socket.AF_INET, 0, socket.inet_aton(ADDRESS))
+        fcntl.ioctl(control, SIOCSIFADDR, struct.pack("16s16s8x", b"lo:1", address))
     print("up", flush=True)
     sys.stdin.read()
 

@@ -7,13 +7,13 @@ import secrets
 from pathlib import Path
 
 from tests.services import pki
+from tests.services.ports import reserve_port
 from tests.services.stomp_server import (
     LIMITED_LOGIN,
     LIMITED_PASSWORD,
     LOGIN,
     PASSWORD,
     StompServer,
-    reserve_port,
     write_private,
 )
 

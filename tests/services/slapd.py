@@ -14,6 +14,7 @@ from typing import Self
 
 import pytest
 
+from tests.services.ports import reserve_port
 from tests.services.required import skip_without
 
 SCHEMA = Path("/etc/ldap/schema")
@@ -66,7 +67,7 @@ class Slapd:
 
     def __init__(self, folder: Path, ldif: bytes, limits: str = "sizelimit unlimited") -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = reserve_port()
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self.load(ldif)
@@ -165,10 +166,3 @@ def slapd(tmp_path: Path) -> Iterator[SlapdMaker]:
 
 def _program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/lib/openldap")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -11,14 +11,14 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.services.keeper import KeptProcess
+from tests.services.ports import reserve_port
 from tests.services.required import skip_without
-from tests.services.stomp_server import reserve_port
 
 NODES = 2
 CPUS = 64
@@ -78,10 +78,14 @@ def missing() -> str | None:
 
 
 class SlurmCluster:
-    """One cluster; `min_job_age` is how long squeue shows a job that has ended, in seconds."""
+    """One cluster; `min_job_age` is how long squeue shows a job that has ended, in seconds.
 
-    def __init__(self, folder: Path, min_job_age: int = 300) -> None:
+    `prefix` begins every command, for a cluster in another network.
+    """
+
+    def __init__(self, folder: Path, min_job_age: int = 300, prefix: Sequence[str] = ()) -> None:
         self.folder = folder
+        self._prefix = prefix
         host = os.uname().nodename.partition(".")[0]
         self._port = reserve_port()
         for name in ("munge", "state", *(f"spool-n{number}" for number in range(NODES))):
@@ -112,7 +116,11 @@ class SlurmCluster:
     def run(self, *words: str) -> str:
         """The output of one of Slurm's commands."""
         done = subprocess.run(
-            words, env=os.environ | self.environment, capture_output=True, text=True, check=False
+            [*self._prefix, *words],
+            env=os.environ | self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, f"{words}: {done.stderr}"
         return done.stdout
@@ -156,7 +164,7 @@ class SlurmCluster:
         path = _program(program)
         assert path is not None
         return KeptProcess(
-            [path, *words],
+            [*self._prefix, path, *words],
             self.folder / f"{program}.log",
             os.environ | self.environment,
             self.folder,
@@ -164,7 +172,7 @@ class SlurmCluster:
 
     def _states(self) -> list[str]:
         done = subprocess.run(
-            ["sinfo", "--noheader", "--Node", "--partition=short", "--format=%T"],
+            [*self._prefix, "sinfo", "--noheader", "--Node", "--partition=short", "--format=%T"],
             env=os.environ | self.environment,
             capture_output=True,
             text=True,

@@ -5,7 +5,6 @@ Plain classes without pytest, so that benches and the demo can use them too.
 
 import contextlib
 import os
-import random
 import shutil
 import socket
 import tempfile
@@ -17,6 +16,7 @@ from typing import Self
 
 from tests.services.keeper import KeptProcess
 from tests.services.pki import Authority
+from tests.services.ports import reserve_port
 
 LOGIN = "msg"
 PASSWORD = "msgpass"
@@ -147,29 +147,6 @@ class StompServer(ABC):
 
     def _last_words(self) -> str:
         return self.log.read_text(errors="replace")[-4000:]
-
-
-def reserve_port(address: str = "127.0.0.1") -> int:
-    """A free TCP port that no other run on this machine gets while this process lives.
-
-    It is none of those that the kernel gives to outgoing connections: one of them could
-    take it while a broker is down.
-    """
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for _ in range(1000):
-        port = random.randrange(min(10_000, lowest // 2), lowest)
-        reservation = socket.socket(socket.AF_UNIX)
-        try:
-            # An abstract name: held by this process, gone with it.
-            reservation.bind(f"\0gridmad-test-port-{port}")
-            with socket.socket() as probe:
-                probe.bind((address, port))
-        except OSError:
-            reservation.close()
-            continue
-        reservation.detach()
-        return port
-    raise AssertionError("no port is free")
 
 
 def write_private(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ from gridmad.information import snapshot
 from gridmad.information.bdii import DRIVER, BdiiInformation, Server, overlay, parse_server
 from gridmad.information.model import HostAttributes
 from tests.services import glue
+from tests.services.ports import reserve_port
 from tests.services.slapd import Slapd, SlapdMaker
 
 Test = Callable[[BdiiInformation], Coroutine[Any, Any, None]]
@@ -383,10 +384,7 @@ def test_the_base_is_used(slapd: SlapdMaker) -> None:
 
 
 def test_nobody_listens() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    assert "Connection refused" in fails("-s", "127.0.0.1", "-p", str(port))
+    assert "Connection refused" in fails("-s", "127.0.0.1", "-p", str(reserve_port()))
 
 
 Talker = Callable[..., str]

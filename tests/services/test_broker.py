@@ -28,7 +28,7 @@ from tests.services.stomp_server import (
     StompServer,
 )
 
-TIME = 30.0
+TIME = 60.0
 """Seconds after which what was waited for is taken to never happen."""
 
 

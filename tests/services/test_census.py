@@ -15,7 +15,8 @@ from gridmad.peek.frame import Codec, FrameType
 from gridmad.peek.messages import Present, Roll
 from gridmad.peek.profiles import Role
 from gridmad.peek.stream import Destinations, Templates
-from tests.services.stomp_server import StompServer, reserve_port
+from tests.services.ports import reserve_port
+from tests.services.stomp_server import StompServer
 
 PATIENCE = 1.0
 

@@ -10,7 +10,7 @@ from gridmad.daemon import Daemon
 from gridmad.driver import Driver
 from gridmad.service import Service
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 
 
 def options(

@@ -13,11 +13,11 @@ import gridmad
 ROOT = Path(gridmad.__file__).parent
 LAYERS = [
     {"_wire", "_attributes", "_chunk", "_stomp", "_screen", "errors", "options", "process", "logs"},
-    {"wire", "peek.errors", "peek.notices", "peek.profiles", "peek.stream"},
+    {"wire", "ssh", "peek.errors", "peek.notices", "peek.profiles", "peek.stream"},
     {"driver", "peek.frame", "peek.channel", "peek.values", "peek.redaction",
      "peek.memory"},
-    {"sequence", "output", "watchdog", "peek.messages", "peek.transport", "peek.journal",
-     "peek.segments", "peek.digest", "peek.inbox", "peek.follow", "peek.command",
+    {"sequence", "output", "watchdog", "ssh_connection", "peek.messages", "peek.transport",
+     "peek.journal", "peek.segments", "peek.digest", "peek.inbox", "peek.follow", "peek.command",
      "peek.progress"},
     {"information", "execution", "transfer", "peek.log", "peek.track", "peek.session",
      "peek.beginning",
@@ -32,8 +32,9 @@ LAYERS = [
     {"cli"},
 ]  # fmt: skip
 NO_IO = {"wire", "sequence", "information.glue1", "information.attributes", "information.model",
-         "execution.model", "execution.description", "execution.watchable", "transfer.url",
-         "transfer.model",
+         "execution.model", "execution.description", "execution.watchable",
+         "execution.credential",
+         "transfer.url", "transfer.model",
          "peek.stream", "peek.frame", "peek.messages", "peek.profiles", "peek.notices",
          "peek.log", "peek.track", "peek.reception", "peek.consumer", "peek.producer",
          "peek.deliveries", "peek.redaction", "peek.tail", "peek.beginning",
@@ -107,7 +108,8 @@ def test_a_driver_imports_its_library_when_it_starts(driver: str) -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     ).stdout.split()
-    assert not {"ldap3", "psutil", "sqlite3", "lz4", "stomp"} & set(loaded)
+    libraries = {"ldap3", "psutil", "sqlite3", "lz4", "stomp", "cryptography", "httpx", "asyncssh"}
+    assert not libraries & set(loaded)
 
 
 def test_msgpeek_imports_what_it_needs_when_it_needs_it() -> None:

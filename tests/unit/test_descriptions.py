@@ -89,7 +89,7 @@ def test_anything_else_is_an_error_of_the_description(name: str, data: st.DataOb
     )
     begin, end = dialect.begin.encode(), dialect.end.encode()
     for text in (garbage, begin[:1] + garbage, begin + garbage, begin + garbage + end):
-        assert "\n" not in (outcome(text) or "")
+        assert (outcome(text) or "").isprintable()
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,25 @@ def test_rsl_cut_within_a_relation_is_refused(whole: bytes) -> None:
             b")"
         ):
             assert outcome(whole[:length]) is not None, whole[:length]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '&(executable=a)(count="4\n\x1b[2J5")',
+        "&(executable=$('a\nb'))",
+        f"&(executable=$({'a' * 100_000}))",
+        f"&('a\n{'b' * 100_000}'=)('a\n{'b' * 100_000}'=)(executable=)",
+        "<job><executable>a</executable><count>\n\x1b\n4\n5</count></job>",
+        f"<JobDefinition><Executable><{'a' * 100_000}/></Executable></JobDefinition>",
+        f'[Executable="a";CpuNumber="{chr(10) * 9}4 5"]',
+    ],
+)
+def test_an_error_is_one_line_of_moderate_length(text: str) -> None:
+    error = outcome(text.encode())
+    assert error is not None
+    assert error.isprintable()
+    assert len(error) < 250
 
 
 @pytest.mark.parametrize("name", NAMES)

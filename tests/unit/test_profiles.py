@@ -71,6 +71,12 @@ def test_prefetch() -> None:
         assert len(profile.subscribe(Role.ROLL, 0)) == 1
 
 
+def test_one_subscriber_has_all_tokens() -> None:
+    """RabbitMQ gives a queue to the first who comes, as far as the prefetch goes."""
+    assert ACTIVEMQ.subscribe(Role.TOKEN, 7)["activemq.exclusive"] == "true"
+    assert "activemq.exclusive" not in ACTIVEMQ.subscribe(Role.PARK, 7)
+
+
 def test_no_queue_stays_behind() -> None:
     """RabbitMQ's are durable: each that nobody uses any more has to expire, after its messages."""
     for role in set(Role) - {Role.ROLL}:

@@ -7,7 +7,10 @@ the end of one of its words.
 
 import asyncio
 import contextlib
+import errno
+import getpass
 import os
+import pwd
 import shutil
 import signal
 import time
@@ -20,6 +23,8 @@ from gridmad.execution.processes import find_by_ending, send
 
 MAX_OUTPUT: Final = 64 << 20
 """Bytes of a tool's output; more is a fault, and must not fill the memory."""
+_SCARCE: Final = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""There is too little of something for now."""
 _LEFTOVER_TIME: Final = 5.0
 _EXCERPT: Final = 300
 
@@ -47,13 +52,21 @@ class Commands:
         """Whether there is such a command."""
         return shutil.which(name) is not None
 
+    async def user(self) -> str:
+        """The name of the user as whom commands are run."""
+        try:
+            return pwd.getpwuid(os.geteuid()).pw_name
+        except KeyError:
+            return getpass.getuser()
+
     async def run(
         self, *words: str, given: bytes = b"", environment: Mapping[str, str] | None = None
     ) -> Finished:
         """Run a command with `given` on its stdin, in the driver's environment or another one.
 
-        Raises DriverError where there is no such command, TransientError where it does not end
-        in time or says too much.  Its exit code is the caller's business.
+        Raises DriverError where there is no such command, TransientError where this machine
+        cannot run it for now, or where it does not end in time or says too much.  Its exit code
+        is the caller's business.
         """
         async with self._places:
             self.count += 1
@@ -66,23 +79,23 @@ class Commands:
                     env={**(os.environ if environment is None else environment), "LC_ALL": "C"},
                     start_new_session=True,
                 )
-            except BlockingIOError as error:
-                raise TransientError(f"{words[0]} cannot be run: {describe(error)}") from None
             except OSError as error:
-                raise DriverError(f"{words[0]} cannot be run: {describe(error)}") from None
+                text = f"{words[0]} cannot be run: {describe(error)}"
+                kind = TransientError if error.errno in _SCARCE else DriverError
+                raise kind(text) from None
             try:
                 async with asyncio.timeout(self._seconds):
                     output, errors = await _communicate(process, given)
-            except TimeoutError:
-                raise TransientError(
-                    f"{words[0]} did not end within {self._seconds:g} seconds"
-                ) from None
-            except _TooMuch:
-                raise TransientError(f"{words[0]} printed more than {MAX_OUTPUT} bytes") from None
-            finally:
-                if process.returncode is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
+            except (TimeoutError, _TooMuch) as error:
+                _kill(process)
+                await process.wait()
+                what = f"did not end within {self._seconds:g} seconds"
+                if isinstance(error, _TooMuch):
+                    what = f"printed more than {MAX_OUTPUT} bytes"
+                raise TransientError(f"{words[0]} {what}") from None
+            except asyncio.CancelledError:
+                _kill(process)
+                raise
             assert process.returncode is not None
         text = " ".join(errors.decode("utf-8", "replace").split())
         return Finished(process.returncode, output, text[:_EXCERPT])
@@ -90,6 +103,12 @@ class Commands:
 
 class _TooMuch(Exception):  # noqa: N818 - no error: a way out
     """The command prints more than it may."""
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """End a command and all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 async def _communicate(process: asyncio.subprocess.Process, given: bytes) -> tuple[bytes, bytes]:

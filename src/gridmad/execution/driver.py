@@ -28,6 +28,8 @@ class ExecutionDriver(Driver):
     """It brings a description's `inputs` to the job's directory itself."""
     report: Callable[[Contact, JobState], None]
     """Set by the daemon before `start`."""
+    announce: Callable[[str], None]
+    """Tells people something that belongs to no job (a TIMER line); set as `report` is."""
 
     def submit(
         self, submissions: Batch[Submission, Contact]

@@ -18,8 +18,9 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import ClassVar, Final, NamedTuple
 
 from gridmad.driver import Batch, MaybeAwaitable
@@ -27,6 +28,7 @@ from gridmad.errors import DriverError, TransientError, UnknownJobError
 from gridmad.execution.contact import JobName
 from gridmad.execution.driver import Contact, ExecutionDriver
 from gridmad.execution.follower import Follower, Job
+from gridmad.execution.journal import Started
 from gridmad.execution.ledger import Ledger
 from gridmad.execution.link import Limits, Link
 from gridmad.execution.model import JobState, Submission
@@ -99,6 +101,16 @@ class Engine(ExecutionDriver):
             "(default: %(default)g)",
         )
         add_state_options(parser, cls.resource_class.scheme)
+        if cls.resource_class.looks:
+            parser.add_argument(
+                "--exit-codes",
+                metavar="DIR",
+                type=Path,
+                help="a folder that nodes and this machine share, where jobs leave their exit "
+                "codes (default: jobs, below --state); not shared, nothing is lost but time",
+            )
+        else:
+            parser.set_defaults(exit_codes=None)
         cls.resource_class.add_options(parser)
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -112,12 +124,13 @@ class Engine(ExecutionDriver):
             options.timeout,
         )
         self._submit_time = min(SUBMIT_TIME, (options.deadline or SUBMIT_TIME) * 0.9)
+        status_folder: Path = (options.exit_codes or folder / "jobs").absolute()
         self._ledger = Ledger(
-            folder, os.environ.get("GW_LOCATION", ""), options.keep_days * 86400.0
+            folder, status_folder, os.environ.get("GW_LOCATION", ""), options.keep_days * 86400.0
         )
         self._resource = self.resource_class(options)
         self._resource.report = self._told
-        self._resource.folder = self._ledger.jobs
+        self._resource.folder = status_folder
         self._endpoints: dict[str, Endpoint] = {}
         self._inherited: dict[str, Contact] = {}
         self._unheard: dict[str, Doubt] = {}
@@ -127,6 +140,7 @@ class Engine(ExecutionDriver):
         self._unwanted: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._expiring: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
 
     # ------------------------------------------------------------ start and stop
 
@@ -136,11 +150,15 @@ class Engine(ExecutionDriver):
         Without its journal the driver starts too: jobs that run must not be lost for it.
         """
         await self._resource.start()
+        if not self._watching:
+            loop = asyncio.get_running_loop()
+            watches = self._resource.credentials()
+            self._watching = [loop.create_task(watch.run(self.announce)) for watch in watches]
         try:
             await self._open_ledger()
         except DriverError as error:
             log.error("no job can be submitted: %s", error)
-        self._expire_later()
+        self._expire()
 
     async def _open_ledger(self) -> None:
         left = await self._ledger.open()
@@ -155,23 +173,25 @@ class Engine(ExecutionDriver):
                 cancelled.append(one.contact)
             elif (name := self._name(one.contact)) is not None:
                 self._unheard[one.tag] = Doubt(
-                    one.job_id, one.tag, one.digest, one.endpoint, now, name.job
+                    one.job_id, one.tag, one.digest, name.endpoint, now, name.job
                 )
+                self._await_word()
         if cancelled:
             await self._cancel(cancelled)
 
-    def _expire_later(self) -> None:
-        self._expiry = asyncio.get_running_loop().call_later(EXPIRY_INTERVAL, self._expire)
-
     def _expire(self) -> None:
-        self._expiring = asyncio.get_running_loop().create_task(self._ledger.expire())
-        self._expire_later()
+        loop = asyncio.get_running_loop()
+        if self._expiring is None or self._expiring.done():
+            self._expiring = loop.create_task(self._ledger.expire())
+        self._expiry = loop.call_later(EXPIRY_INTERVAL, self._expire)
 
     async def stop(self) -> None:
         """Leave the jobs running."""
         for timer in (self._expiry, self._unwanted):
             if timer is not None:
                 timer.cancel()
+        for task in self._watching:
+            task.cancel()
         for endpoint in self._endpoints.values():
             endpoint.link.stop()
         await self._resource.stop()
@@ -215,8 +235,12 @@ class Engine(ExecutionDriver):
             order = Order(submission, _digest(submission), expires, partial(answer, index))
             try:
                 name = self._resource.endpoint(submission)
+                name.encode()
             except DriverError as error:
                 order.answer(error)
+                continue
+            except UnicodeEncodeError:
+                order.answer(DriverError(f"the host {submission.host} is no text"))
                 continue
             if not self._has_doubts(name, order):
                 orders.setdefault(name, []).append(order)
@@ -242,13 +266,29 @@ class Engine(ExecutionDriver):
     def _keep_doubt(self, doubt: Doubt) -> None:
         """What becomes of it is decided when gwd orders the job again, or after a while."""
         self._doubts.setdefault(doubt.job_id, []).append(doubt)
+        self._await_word()
+
+    def _await_word(self) -> None:
         if self._unwanted is None:
             self._unwanted = asyncio.get_running_loop().call_later(WANTED_TIME, self._end_doubts)
 
     def _end_doubts(self) -> None:
-        """Nobody ordered these jobs again."""
+        """Nobody ordered these jobs again: those that nobody can know of are ended, the others
+        followed to their ends, for the journal's sake.  None may be taken for a later job, to
+        which gwd gives the same id.
+        """
         self._unwanted = None
         limit = time.monotonic() - WANTED_TIME
+        unheard, self._unheard = self._unheard, {}
+        for tag, doubt in unheard.items():
+            if doubt.since > limit:
+                self._unheard[tag] = doubt
+                self._await_word()
+                continue
+            name = JobName(self._resource.scheme, doubt.endpoint, doubt.job, tag)
+            follower = self._endpoint(doubt.endpoint).follower
+            if follower.get(doubt.job) is None:
+                follower.follow([Job(name, may_have_run=True)])
         kept, self._doubts = self._doubts, {}
         for doubt in (doubt for doubts in kept.values() for doubt in doubts):
             if doubt.since > limit:
@@ -260,7 +300,7 @@ class Engine(ExecutionDriver):
 
     def poll(
         self, contacts: Batch[Contact, JobState]
-    ) -> MaybeAwaitable[Sequence[JobState | DriverError]]:
+    ) -> MaybeAwaitable[Sequence[JobState | DriverError] | None]:
         """The states that were seen last; jobs that are not followed are looked for."""
         states: list[JobState | DriverError] = []
         for contact in contacts:
@@ -270,22 +310,53 @@ class Engine(ExecutionDriver):
             states.append(job.state)
         return states
 
-    async def recover(self, contacts: Batch[Contact, JobState]) -> list[JobState | DriverError]:
-        """Follow jobs from here on; their states come from one question for each endpoint."""
-        jobs = self._follow(contacts)
-        names = {job.name.endpoint for job in jobs if isinstance(job, Job)}
-        answers = await asyncio.gather(
-            *(self._endpoint(name).follower.refresh() for name in names), return_exceptions=True
-        )
-        troubles = dict(zip(names, answers, strict=True))
-        outcomes: list[JobState | DriverError] = []
-        for job in jobs:
-            if not isinstance(job, Job):
-                outcomes.append(job)
-                continue
-            trouble = troubles[job.name.endpoint]
-            outcomes.append(TransientError(str(trouble)) if trouble is not None else job.state)
-        return outcomes
+    async def recover(self, contacts: Batch[Contact, JobState]) -> None:
+        """Follow jobs from here on; their states come from one question for each endpoint, and
+        none waits for an endpoint that is not its own.
+
+        A job whose end is written down is not asked for: the driver that died may not have told
+        it, and the resource may have forgotten the job.
+        """
+        ends = await self._ends(contacts)
+        for index, state in ends.items():
+            contacts.settle(index, state)
+        others = [index for index in range(len(contacts)) if index not in ends]
+        jobs = await self._follow([contacts[index] for index in others])
+        waiting: dict[str, list[tuple[int, Job]]] = {}
+        for index, job in zip(others, jobs, strict=True):
+            if isinstance(job, Job):
+                waiting.setdefault(job.name.endpoint, []).append((index, job))
+            else:
+                contacts.settle(index, job)
+
+        async def recover(name: str, jobs: Sequence[tuple[int, Job]]) -> None:
+            trouble: TransientError | None = None
+            try:
+                await self._endpoint(name).follower.refresh()
+            except TransientError as error:
+                trouble = error
+            for index, job in jobs:
+                contacts.settle(index, trouble or job.state)
+
+        await asyncio.gather(*(recover(name, jobs) for name, jobs in waiting.items()))
+
+    async def _ends(self, contacts: Sequence[Contact]) -> Mapping[int, JobState]:
+        """The final states that are written down of jobs that are not followed, by their
+        numbers in `contacts`.
+        """
+        names: dict[int, JobName] = {}
+        for index, contact in enumerate(contacts):
+            name = self._name(contact)
+            if name is not None and self._followed(contact) is None:
+                names[index] = name
+        ends = await self._ledger.ends([name.tag for name in names.values()])
+        ended = {index: name for index, name in names.items() if name.tag in ends}
+        by_endpoint: dict[str, list[JobId]] = {}
+        for name in ended.values():
+            by_endpoint.setdefault(name.endpoint, []).append(name.job)
+        for endpoint, job_ids in by_endpoint.items():
+            self._endpoint(endpoint).follower.release(job_ids)
+        return {index: ends[name.tag] for index, name in ended.items()}
 
     def remembered(self, job_id: str) -> Contact | None:
         """The contact of a job that an earlier driver of the same gwd left."""
@@ -299,25 +370,44 @@ class Engine(ExecutionDriver):
 
     def _followed(self, contact: Contact) -> Job | None:
         name = self._name(contact)
-        return None if name is None else self._endpoint(name.endpoint).follower.get(name.job)
+        if name is None:
+            return None
+        job = self._endpoint(name.endpoint).follower.get(name.job)
+        return job if job is not None and job.name == name else None
 
-    def _follow(self, contacts: Sequence[Contact]) -> list[Job | DriverError]:
+    async def _follow(self, contacts: Sequence[Contact]) -> list[Job | DriverError]:
         """The jobs of contacts, all followed from here on."""
         jobs: list[Job | DriverError] = []
         new: dict[str, list[Job]] = {}
+        unrecorded: list[Started] = []
+        begun = {doubt.tag for doubts in self._doubts.values() for doubt in doubts}
         for contact in contacts:
             name = self._name(contact)
             if name is None:
                 jobs.append(UnknownJobError(contact))
                 continue
             self._unheard.pop(name.tag, None)
+            if name.tag in begun:
+                # It was answered, but not written down.
+                unrecorded.append(Started(name.tag, contact))
             job = self._endpoint(name.endpoint).follower.get(name.job)
             if job is None:
                 job = Job(name, may_have_run=True)
                 new.setdefault(name.endpoint, []).append(job)
+            elif job.name != name:
+                jobs.append(TransientError(f"its id is the job's of {job.contact} for now"))
+                continue
             jobs.append(job)
         for endpoint, ones in new.items():
             self._endpoint(endpoint).follower.follow(ones)
+        if unrecorded:
+            heard = {one.tag for one in unrecorded}
+            self._doubts = {
+                job_id: left
+                for job_id, doubts in self._doubts.items()
+                if (left := [doubt for doubt in doubts if doubt.tag not in heard])
+            }
+            await self._ledger.record(unrecorded)
         return jobs
 
     # ------------------------------------------------------------ CANCEL
@@ -327,15 +417,18 @@ class Engine(ExecutionDriver):
         return await self._cancel(contacts)
 
     async def _cancel(self, contacts: Sequence[Contact]) -> list[DriverError | None]:
-        jobs = self._follow(contacts)
+        jobs = await self._follow(contacts)
         new: dict[str, list[Job]] = {}
         for job in jobs:
             if isinstance(job, Job) and not job.is_cancelled:
                 job.is_cancelled = True
                 new.setdefault(job.name.endpoint, []).append(job)
-        await self._ledger.cancel(job.name.tag for ones in new.values() for job in ones)
-        for endpoint, ones in new.items():
-            self._endpoint(endpoint).follower.cancel(ones)
+        try:
+            await self._ledger.cancel(job.name.tag for ones in new.values() for job in ones)
+        finally:
+            # Marked as they are, no later CANCEL would begin it.
+            for endpoint, ones in new.items():
+                self._endpoint(endpoint).follower.cancel(ones)
         return [job if isinstance(job, DriverError) else None for job in jobs]
 
 

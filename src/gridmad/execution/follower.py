@@ -6,13 +6,14 @@ some left: over a long time it is never more than one question an interval.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gridmad.errors import DriverError, TransientError
+from gridmad.errors import TransientError
 from gridmad.execution.contact import JobName
 from gridmad.execution.driver import Contact
 from gridmad.execution.ledger import Ledger
@@ -30,9 +31,7 @@ HASTE: Final = 1.0
 LOOK_INTERVAL: Final = 1.0
 """Seconds between looks at what can be known without asking."""
 MISSES: Final = 3
-"""Answers in a row that lack a job before it counts as gone ..."""
-MISS_TIME: Final = 10.0
-"""... and seconds that they span at least: accounting may lag behind."""
+"""Answers in a row that lack a job before it counts as gone, at least."""
 CANCEL_AGAIN: Final = 60.0
 """Seconds after which a job that did not end is cancelled again."""
 CANCELLED: Final = 143
@@ -92,7 +91,12 @@ class Follower:
 
     def follow(self, jobs: Sequence[Job]) -> None:
         """Follow jobs from here on."""
-        self._jobs.update((job.name.job, job) for job in jobs)
+        for job in jobs:
+            before = self._jobs.get(job.name.job)
+            if before is not None and before.name != job.name:
+                # The resource gives the id again: it has forgotten the job that had it.
+                self._lose([before])
+            self._jobs[job.name.job] = job
         self._hasten(HASTE)
 
     async def refresh(self) -> None:
@@ -114,7 +118,7 @@ class Follower:
 
     def note(self, states: Mapping[JobId, JobState]) -> None:
         """Take states of jobs, and tell what is new.  Jobs that are not followed are ignored."""
-        ended: list[tuple[str, JobState]] = []
+        ended: list[Job] = []
         for job_id, found in states.items():
             job = self._jobs.get(job_id)
             if job is None:
@@ -130,13 +134,31 @@ class Follower:
             job.state = state
             if state.is_final:
                 del self._jobs[job_id]
-                ended.append((job.name.tag, state))
+                ended.append(job)
             self._report(job.contact, state)
         if ended:
-            task = asyncio.get_running_loop().create_task(self._ledger.end(ended))
-            self._writing.add(task)
-            task.add_done_callback(self._writing.discard)
+            self._spawn(self._end(ended))
             self.job_ended()
+
+    async def _end(self, jobs: Sequence[Job]) -> None:
+        """Write down the ends of jobs, so that the resource may forget them."""
+        await self._ledger.end((job.name.tag, job.state) for job in jobs)
+        await self._release([job.name.job for job in jobs])
+
+    def release(self, jobs: Sequence[JobId]) -> None:
+        """Let the resource forget jobs whose ends are written down."""
+        self._spawn(self._release(jobs))
+
+    async def _release(self, jobs: Sequence[JobId]) -> None:
+        try:
+            await self._resource.release(self._link.endpoint, jobs)
+        except DriverError as error:
+            log.info("%s keeps jobs that have ended: %s", self._link.endpoint, error)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
 
     # ------------------------------------------------------------ asking
 
@@ -148,11 +170,11 @@ class Follower:
     async def _follow_all(self) -> None:
         while self._jobs or self._waiters:
             now = time.monotonic()
-            pause = self._link.pause
+            pause = self._link.pause("query")
             if pause > 0:
                 # Nobody waits for an endpoint that fails.
                 waiters, self._waiters = self._waiters, []
-                _answer(waiters, TransientError(self._link.trouble))
+                _answer(waiters, TransientError(self._link.trouble("query")))
             wait = max(self._due - now, self._questions.wait(now), pause)
             if wait <= 0:
                 await self._ask(now)
@@ -172,7 +194,9 @@ class Follower:
         try:
             states: Mapping[JobId, JobState] = {}
             if asked:
-                states = await self._link.call(self._resource.query(self._link.endpoint, asked))
+                states = await self._link.call(
+                    "query", self._resource.query(self._link.endpoint, asked)
+                )
         except TransientError as error:
             _answer(waiters, error)
             return
@@ -186,19 +210,22 @@ class Follower:
         if now < self._looked + LOOK_INTERVAL:
             return
         self._looked = now
-        try:
-            states = await self._resource.look(self._link.endpoint, self._tags())
-        except DriverError as error:
-            log.warning("%s: %s", self._link.endpoint, error)
-        else:
-            self.note(states)
+        if self._link.pause("look") > 0:
+            return
+        with contextlib.suppress(TransientError):
+            self.note(
+                await self._link.call(
+                    "look", self._resource.look(self._link.endpoint, self._tags())
+                )
+            )
 
     def _tags(self) -> dict[JobId, str]:
         return {job_id: job.name.tag for job_id, job in self._jobs.items()}
 
     def _note_missing(self, job_ids: Sequence[JobId], now: float) -> None:
         """The resource did not know these jobs."""
-        gone: dict[JobId, JobState] = {}
+        gone: list[Job] = []
+        miss_time = self._resource.miss_time
         for job_id in job_ids:
             job = self._jobs.get(job_id)
             if job is None:
@@ -206,21 +233,32 @@ class Follower:
             if job.misses == 0:
                 job.missed_at = now
             job.misses += 1
-            if job.misses < MISSES or now < job.missed_at + MISS_TIME:
-                self._due = min(self._due, now + MISS_TIME / (MISSES - 1))
+            if job.misses < MISSES or now < job.missed_at + miss_time:
+                self._due = min(self._due, now + miss_time / (MISSES - 1))
                 continue
+            gone.append(job)
+        self._lose(gone)
+
+    def _lose(self, jobs: Sequence[Job]) -> None:
+        states: dict[JobId, JobState] = {}
+        for job in jobs:
             log.warning("%s: %s", job.contact, VANISHED)
             # What ran has most likely ended, and the job's own files tell how.
-            gone[job_id] = JobState.done(None) if job.may_have_run else JobState.failed(VANISHED)
-        self.note(gone)
+            ended = JobState.done(None) if job.may_have_run else JobState.failed(VANISHED)
+            states[job.name.job] = ended
+        self.note(states)
 
     # ------------------------------------------------------------ ending
 
     async def _cancel_all(self) -> None:
         while jobs := self._uncancelled():
-            await asyncio.sleep(self._link.pause)
+            await asyncio.sleep(self._link.pause("cancel"))
             try:
-                outcomes = await self._link.call(self._resource.cancel(self._link.endpoint, jobs))
+                outcomes = await self._link.call(
+                    "cancel",
+                    self._resource.cancel(self._link.endpoint, jobs),
+                    outcomes=lambda answers: answers.values(),
+                )
             except TransientError:
                 continue
             now = time.monotonic()
@@ -228,7 +266,6 @@ class Follower:
                 outcome = outcomes.get(job_id)
                 job = self._jobs.get(job_id)
                 if isinstance(outcome, TransientError):
-                    self._link.failed(outcome)
                     continue
                 if outcome is not None:
                     log.error("%s cannot be cancelled: %s", job_id, outcome)

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gridmad.driver import describe
 from gridmad.errors import DriverError
-from gridmad.execution.model import JobState
+from gridmad.execution.model import JobState, Phase
 from gridmad.execution.processes import ProcessIdentity
 
 if TYPE_CHECKING:
@@ -238,6 +238,20 @@ class Journal:
                     for tag, state in jobs
                 ],
             )
+
+    def ends(self, tags: Iterable[str]) -> dict[str, JobState]:
+        """The final states of jobs by their tags, where they are written down."""
+        found: dict[str, JobState] = {}
+        with self._errors():
+            for tag in tags:
+                row = self._connection.execute(
+                    "SELECT phase, exit_code, reason FROM jobs WHERE tag = ? AND ended IS NOT NULL",
+                    (tag,),
+                ).fetchone()
+                if row is not None:
+                    phase, exit_code, reason = row
+                    found[tag] = JobState(Phase(phase), exit_code, reason)
+        return found
 
     def cancel(self, tags: Iterable[str]) -> None:
         """Write down that jobs are being ended, for a driver that has to go on with it."""

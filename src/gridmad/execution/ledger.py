@@ -7,7 +7,7 @@ and each tries to open it again.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
@@ -29,11 +29,13 @@ CLOSE_TIME: Final = 0.2
 
 
 class Ledger:
-    """The journal in `folder` of the jobs that the gwd of `master` (its GW_LOCATION) has here."""
+    """The journal in `folder` of the jobs that the gwd of `master` (its GW_LOCATION) has here.
 
-    def __init__(self, folder: Path, master: str, keep: float) -> None:
-        self.jobs = folder / "jobs"
-        """For what jobs leave at their ends, in files named by their tags."""
+    `status_folder` is for what jobs leave at their ends, in files named by their tags.
+    """
+
+    def __init__(self, folder: Path, status_folder: Path, master: str, keep: float) -> None:
+        self._status_folder = status_folder
         self._folder = folder
         self._master = master
         self._keep = keep
@@ -52,14 +54,13 @@ class Ledger:
             return ()
         journal = Journal(self._folder, self._master)
         try:
-            make_folder(self.jobs)
+            make_folder(self._status_folder)
             left = journal.claim()
             end_leftovers({group_name(one.tag) for one in left if one.contact is None})
         except DriverError:
             journal.close()
             raise
         self._journal = journal
-        self._expire(journal)
         return left
 
     async def close(self) -> None:
@@ -92,14 +93,24 @@ class Ledger:
         """As Journal.end; failing is only logged."""
         await self._try(lambda journal: journal.end(jobs))
 
+    async def ends(self, tags: Sequence[str]) -> Mapping[str, JobState]:
+        """As Journal.ends; what cannot be read is not known."""
+        try:
+            return await self._call(lambda: self._open_journal().ends(tags))
+        except DriverError as error:
+            log.error("%s", error)
+            return {}
+
     async def expire(self) -> None:
         """Forget what is old; failing is only logged."""
-        await self._try(self._expire)
-
-    def _expire(self, journal: Journal) -> None:
-        unended = journal.expire(self._keep)
         try:
-            expire_files(self.jobs, time.time() - self._keep, unended)
+            unended = await self._call(lambda: self._open_journal().expire(self._keep))
+            # Not in the journal's thread: the folder may be another machine's, and hang.
+            await asyncio.to_thread(
+                expire_files, self._status_folder, time.time() - self._keep, unended
+            )
+        except DriverError as error:
+            self._say(error)
         except OSError as error:
             log.warning("old files are not removed: %s", describe(error))
 
@@ -112,8 +123,11 @@ class Ledger:
         try:
             await self._call(lambda: write(self._open_journal()))
         except DriverError as error:
-            if not self._is_closed:
-                log.error("%s", error)
+            self._say(error)
+
+    def _say(self, error: DriverError) -> None:
+        if not self._is_closed:
+            log.error("%s", error)
 
     async def _call(self, function: Callable[[], Result]) -> Result:
         if self._is_closed:

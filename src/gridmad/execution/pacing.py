@@ -44,7 +44,7 @@ class TokenBucket:
 @dataclass(slots=True)
 class Breaker:
     """Keeps away from an endpoint that fails: `shortest` seconds at first, twice as long after
-    each failure, `longest` at most.  When a pause is over one attempt may be made.
+    each failure, `longest` at most.
     """
 
     shortest: float

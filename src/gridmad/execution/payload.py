@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from gridmad.driver import open_file
 from gridmad.errors import DriverError
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.model import JobState
@@ -74,16 +75,25 @@ def payload(
     return "\n".join(lines) + "\n"
 
 
+def remote_url(value: str) -> str:
+    """The value, if it is the URL of a file on another machine, else ""."""
+    url = _URL.match(value)
+    return value if url is not None and url[1].lower() != "file" else ""
+
+
 def read_status(path: Path) -> JobState | None:
     """What a job wrote into its status file; None where it has not.
 
     Raises OSError where that cannot be known.
     """
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_STATUS).decode("utf-8", "replace").strip()
+        file = open_file(path)
     except FileNotFoundError:
         return None
+    if file is None:
+        return None
+    with file:
+        text = file.read(MAX_STATUS).decode("utf-8", "replace").strip()
     if _EXIT_CODE.fullmatch(text) and int(text) < 256:
         return JobState.done(int(text))
     return JobState.failed(text or "the job left an empty status file")
@@ -105,8 +115,7 @@ def _operand(path: str) -> str:
 
 
 def _output(name: str, value: str, status_file: str) -> str:
-    url = _URL.match(value)
-    if url is not None and url[1].lower() != "file":
+    if remote_url(value):
         return f"{status_file}.{name}" if status_file else "/dev/null"
     return _path(name, value) or "/dev/null"
 

@@ -17,6 +17,7 @@ from typing import ClassVar, TypeAlias
 
 from gridmad.errors import DriverError
 from gridmad.execution.contact import group_name, number_in_group
+from gridmad.execution.credential_watch import CredentialWatch
 from gridmad.execution.model import JobState, Submission
 
 JobId: TypeAlias = str
@@ -58,6 +59,9 @@ class Resource:
     """Jobs of one `submit` at most ..."""
     submitters: ClassVar[int] = 1
     """... and how many of these may be under way at once for an endpoint."""
+    miss_time: ClassVar[float] = 10.0
+    """Seconds for which a job must be missing from all answers before it counts as gone:
+    accounting may lag behind."""
     looks: ClassVar[bool] = False
     """It has a `look`."""
     stages_inputs: ClassVar[bool] = False
@@ -85,6 +89,12 @@ class Resource:
     async def stop(self) -> None:
         """Leave nothing behind but jobs.  As Driver.stop."""
 
+    def credentials(self) -> Sequence[CredentialWatch]:
+        """What it needs to be let in, made in `__init__`; the engine runs these watches from
+        start to stop, and the resource asks for `require_valid()` before it sends anything.
+        """
+        return ()
+
     def endpoint(self, submission: Submission) -> str:
         """Where a job is to be submitted; by default the host that gwd named.
 
@@ -103,6 +113,11 @@ class Resource:
     async def commit(self, endpoint: str, jobs: Mapping[JobId, str]) -> None:
         """The second phase of a submission, where a resource has one: the ids of `jobs` (with
         their tags) were written down, so now they may run.
+        """
+
+    async def release(self, endpoint: str, jobs: Collection[JobId]) -> None:
+        """The ends of jobs were written down: a resource that keeps them until it is told so
+        may forget them.
         """
 
     async def query(self, endpoint: str, jobs: Mapping[JobId, str]) -> Mapping[JobId, JobState]:

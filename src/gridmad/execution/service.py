@@ -9,14 +9,12 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import os
-import stat
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gridmad import wire
-from gridmad.driver import Batch, describe, file_name
+from gridmad.driver import Batch, describe, file_name, open_file
 from gridmad.errors import DescriptionError, DriverError, TransientError, UnknownJobError
 from gridmad.execution.description import MAX_BYTES, parse_description
 from gridmad.execution.driver import Contact, ExecutionDriver
@@ -83,6 +81,7 @@ class ExecutionService(Service):
         self.gathered = driver.gathered
         self._execution = driver
         self._execution.report = self.report
+        self._execution.announce = lambda text: self.tell(wire.timer(text))
         self._jobs: dict[str, Job] = {}
         self._by_contact: dict[Contact, Job] = {}
         self._early: dict[Contact, list[JobState]] = {}
@@ -356,11 +355,10 @@ def _read_submission(request: Request) -> Submission | DriverError:
 
 
 def _read(path: str) -> bytes:
-    """A file, if it is one; never waits for the other end of a pipe."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - opened without waiting
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise DescriptionError("it is no file")
+    file = open_file(path)
+    if file is None:
+        raise DescriptionError("it is no file")
+    with file:
         return file.read(MAX_BYTES + 1)
 
 

@@ -156,9 +156,15 @@ class Slurm(Resource):
             help="further words for every sbatch, as '--qos=normal --constraint=skylake'",
         )
 
-    def __init__(self, options: argparse.Namespace, commands: Commands | None = None) -> None:
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        commands: Commands | None = None,
+        status_files: StatusFiles | None = None,
+    ) -> None:
         super().__init__(options)
         self._commands = commands
+        self._files = status_files
         self._raw: dict[JobId, str] = {}
         self._has_accounting = True
         own = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
@@ -170,13 +176,19 @@ class Slurm(Resource):
         """Find the tools."""
         if self._commands is None:
             self._commands = Commands(seconds=self.options.timeout)
-        self._status_files = StatusFiles(self.folder)
+        if self._files is None:
+            self._files = StatusFiles(self.folder)
         if not self._commands.has("sbatch"):
             raise DriverError("no sbatch on the PATH: install Slurm's commands (slurm-client)")
 
     def endpoint(self, submission: Submission) -> str:
         """There is one cluster, whatever gwd calls it."""
         return ""
+
+    @property
+    def _status_files(self) -> StatusFiles:
+        assert self._files is not None
+        return self._files
 
     async def _run(
         self, *words: str, given: bytes = b"", environment: Mapping[str, str] | None = None
@@ -284,7 +296,7 @@ class Slurm(Resource):
             "--noheader",
             "--array",
             "--states=all",
-            f"--user={os.getuid()}",
+            "--me",
             f"--Format={','.join(f'{field}:|' for field in _FIELDS)}",
             *words,
         )

@@ -9,9 +9,10 @@ what is certainly not there is submitted again.
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -100,21 +101,24 @@ class Submitter:
     # ------------------------------------------------------------ orders
 
     def _work(self) -> None:
-        """Have one more submitter at work, if there is something to do for it."""
-        for number in range(self._resource.submitters):
+        """Have one more submitter at work, if there is something to do for it; those that wait
+        look again.
+        """
+        for number in range(self._resource.submitters if self._orders else 0):
             name = f"submitter {number}"
-            if self._orders and not self._link.is_at_work(name):
-                self._link.work(name, lambda name=name: self._submit_all(name))  # type: ignore[misc]
+            is_enough = not self._link.is_at_work(name)
+            self._link.work(name, lambda name=name: self._submit_all(name))  # type: ignore[misc]
+            if is_enough:
                 return
 
     async def _submit_all(self, name: str) -> None:
         while self._orders:
             now = time.monotonic()
             self._drop_expired(now)
-            pause = self._link.pause
+            pause = self._link.pause("submit") if self._has_room() else math.inf
             orders = self._take(now) if pause == 0 else []
             if not orders:
-                await self._link.wait(name, max(pause, self._rate.wait(now), SHORTEST_WAIT))
+                await self._wait(name, max(pause, self._rate.wait(now)), self._orders)
                 continue
             self._work()
             self._under_way += len(orders)
@@ -122,6 +126,7 @@ class Submitter:
                 await self._submit(orders)
             finally:
                 self._under_way -= len(orders)
+            self._work()
 
     def _drop_expired(self, now: float) -> None:
         expired = [order for order in self._orders if order.expires <= now]
@@ -130,15 +135,24 @@ class Submitter:
         for order in expired:
             order.answer(order.trouble or TransientError("it could not be submitted in time"))
 
+    @property
+    def _room(self) -> int:
+        return self._link.limits.max_jobs - len(self._follower) - self._under_way
+
+    def _has_room(self) -> bool:
+        """Whether another job may be there.  If not, the orders know why they wait, until one
+        that ends wakes a submitter.
+        """
+        if self._room > 0:
+            return True
+        text = f"{self._link.limits.max_jobs} jobs are there already (--max-jobs)"
+        for order in self._orders:
+            order.trouble = TransientError(text)
+        return False
+
     def _take(self, now: float) -> list[Order]:
         """The next chunk, as far as the limits let it through."""
-        most_jobs = self._link.limits.max_jobs
-        room = most_jobs - len(self._follower) - self._under_way
-        if room <= 0:
-            for order in self._orders:
-                order.trouble = TransientError(f"{most_jobs} jobs are there already (--max-jobs)")
-            return []
-        most = min(room, self._resource.chunk, len(self._orders))
+        most = min(self._room, self._resource.chunk, len(self._orders))
         return [self._orders.popleft() for _ in range(self._rate.take(now, most))]
 
     async def _submit(self, orders: Sequence[Order]) -> None:
@@ -157,11 +171,20 @@ class Submitter:
         outcomes: Sequence[JobId | DriverError]
         try:
             outcomes = await self._link.call(
-                self._resource.submit(endpoint, tasks), is_refusable=True
+                "submit",
+                self._outcomes(tasks),
+                is_refusable=True,
+                outcomes=iter,
             )
         except DriverError as error:
             outcomes = [error] * len(orders)
         await self._sort(tags, orders, outcomes)
+
+    async def _outcomes(self, tasks: Sequence[Task]) -> Sequence[JobId | DriverError]:
+        outcomes = await self._resource.submit(self._link.endpoint, tasks)
+        if len(outcomes) != len(tasks):
+            raise ValueError(f"{len(outcomes)} outcomes for {len(tasks)} jobs")
+        return outcomes
 
     async def _sort(
         self, tags: Sequence[str], orders: Sequence[Order], outcomes: Sequence[JobId | DriverError]
@@ -188,10 +211,8 @@ class Submitter:
         await self._record([job for _, job in submitted], forgotten)
         for order, error in refused:
             order.answer(error)
-        if again or doubts:
-            trouble = next(one for one in outcomes if isinstance(one, TransientError))
-            self._link.failed(trouble)
-            self._orders.extendleft(reversed(again))
+        self._orders.extendleft(reversed(again))
+        if doubts:
             self.resolve(doubts)
         await self._begin(submitted)
 
@@ -206,22 +227,30 @@ class Submitter:
         await self._ledger.record([Started(job.name.tag, job.contact) for job in jobs], forgotten)
 
     async def _begin(self, submitted: Sequence[tuple[Order, Job]]) -> None:
-        """Jobs are there, and written down: let them run, answer, and follow them."""
+        """Jobs are there, and written down: answer, follow them, and let them run."""
         jobs = [job for _, job in submitted]
         if not jobs:
             return
+        for order, job in submitted:
+            order.answer(job.contact)
+        # Before they may run: the resource may tell the end of one at once, and only once.
+        self._follower.follow(jobs)
         try:
             await self._link.call(
+                "commit",
                 self._resource.commit(
                     self._link.endpoint, {job.name.job: job.name.tag for job in jobs}
-                )
+                ),
             )
         except TransientError as error:
             # Those that the resource then drops are told to have failed.
             log.error("jobs are not committed: %s", error)
-        for order, job in submitted:
-            order.answer(job.contact)
-        self._follower.follow(jobs)
+
+    async def _wait(self, name: str, seconds: float, orders: Iterable[Order]) -> None:
+        """Wait, but not beyond the time when one of the orders is to be answered."""
+        first = min((order.expires for order in orders), default=math.inf)
+        seconds = min(seconds, first - time.monotonic())
+        await self._link.wait(name, max(seconds, SHORTEST_WAIT))
 
     # ------------------------------------------------------------ doubts
 
@@ -229,9 +258,10 @@ class Submitter:
         while self._doubts:
             now = time.monotonic()
             self._give_up(now)
-            pause = self._link.pause
-            if pause > 0 or not self._doubts:
-                await self._link.wait("resolver", max(pause, SHORTEST_WAIT))
+            pause = max(self._link.pause("find"), self._link.pause("cancel"))
+            if pause > 0:
+                orders = [doubt.order for doubt in self._doubts if doubt.order]
+                await self._wait("resolver", pause, orders)
                 continue
             doubts, self._doubts = self._doubts, []
             try:
@@ -255,7 +285,9 @@ class Submitter:
         found = {doubt.tag: doubt.job for doubt in doubts if doubt.job}
         tags = [doubt.tag for doubt in doubts if not doubt.job]
         if tags:
-            found.update(await self._link.call(self._resource.find(self._link.endpoint, tags)))
+            found.update(
+                await self._link.call("find", self._resource.find(self._link.endpoint, tags))
+            )
         return found
 
     def _give_up(self, now: float) -> None:
@@ -277,10 +309,16 @@ class Submitter:
         }
         if unwanted:
             log.warning("jobs that nobody wants any more are ended: %s", ", ".join(unwanted))
-            outcomes = await self._link.call(self._resource.cancel(self._link.endpoint, unwanted))
-            for outcome in outcomes.values():
+            outcomes = await self._link.call(
+                "cancel",
+                self._resource.cancel(self._link.endpoint, unwanted),
+                outcomes=lambda answers: answers.values(),
+            )
+            for job_id, outcome in outcomes.items():
                 if isinstance(outcome, TransientError):
-                    raise self._link.failed(outcome)
+                    raise outcome
+                if outcome is not None:
+                    log.error("%s cannot be ended: %s", job_id, outcome)
 
     async def _settle(self, doubts: Sequence[Doubt], found: Mapping[str, JobId]) -> None:
         """Take over what is ordered and there, submit what is not."""

@@ -63,6 +63,8 @@ class Profile:
     """Whether each message has to be acknowledged by itself."""
     max_body: int
     """Bytes of a body that the broker takes as it comes."""
+    exclusive: str | None = None
+    """Header of SUBSCRIBE for all of a queue, where subscribers that come at once share it."""
     arguments: dict[Role, dict[str, str]] = field(default_factory=lambda: NO_ARGUMENTS)
     """Headers that make the queue what it is, the same in SEND and SUBSCRIBE."""
 
@@ -74,6 +76,8 @@ class Profile:
         }
         if prefetch and self.prefetch:
             headers[self.prefetch] = str(prefetch * self.prefetch_scale)
+        if role is Role.TOKEN and self.exclusive:
+            headers[self.exclusive] = "true"
         return headers
 
     def send(
@@ -127,6 +131,7 @@ ACTIVEMQ: Final = Profile(
     expires_at="expires",
     acknowledges_one=False,
     max_body=100 << 20,
+    exclusive="activemq.exclusive",
 )
 ARTEMIS: Final = Profile(
     name="ActiveMQ Artemis",

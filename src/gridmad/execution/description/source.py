@@ -8,6 +8,7 @@ MAX_BYTES: Final = 1 << 18
 """gwd writes at most 16 KiB; what is much longer is no job description."""
 
 _EXCERPT: Final = 20
+_MAX_TEXT: Final = 200
 
 
 class Source:
@@ -30,7 +31,12 @@ class Source:
             raise self.error(nul, "NUL bytes are not allowed")
 
     def error(self, offset: int, text: str) -> DescriptionError:
-        """An error at `offset` (in characters): `line 3, column 7: <text>`."""
+        """An error at `offset` (in characters): `line 3, column 7: <text>`, in one line.
+
+        What the text took from the description may be anything: it is shortened, and what
+        cannot be printed becomes blanks.
+        """
+        text = "".join(c if c.isprintable() else " " for c in text[:_MAX_TEXT])
         line = self.text.count("\n", 0, offset) + 1
         column = offset - self.text.rfind("\n", 0, offset)
         return DescriptionError(f"line {line}, column {column}: {text}")
