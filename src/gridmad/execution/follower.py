@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gridmad.errors import TransientError
+from gridmad.errors import DriverError, TransientError
 from gridmad.execution.contact import JobName
 from gridmad.execution.driver import Contact
 from gridmad.execution.ledger import Ledger
