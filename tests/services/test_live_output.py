@@ -11,8 +11,8 @@ import pytest
 from tests.conformance.drivers import SUBJECTS, Site
 from tests.conformance.gwd import Player
 from tests.peek_user import User, finish, last_line, read_until
+from tests.services.ports import reserve_port
 from tests.services.rabbitmq import RabbitMQ
-from tests.services.stomp_server import reserve_port
 
 DRIVERS = ["gw_em_mad_fork", "gw_em_mad_slurm"]
 JOB = 17

@@ -21,7 +21,7 @@ from gridmad.execution.description.rsl_writer import rsl as write_rsl
 from gridmad.execution.description.source import Source
 from gridmad.execution.payload import encode, payload
 from gridmad.execution.watchable import SCRIPT, Peek, watchable
-from tests.services.stomp_server import reserve_port
+from tests.services.ports import reserve_port
 
 PEEK = Peek(
     bundle="/home/me/.local/state/gridmad/peek/msgpeek.pyz",
