@@ -398,7 +398,7 @@ class Daemon:
         while self._sequence:  # noqa: ASYNC110 - a few turns of the loop
             await asyncio.sleep(0)
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._service.driver.stop(), STOP_TIME)
+            await asyncio.wait_for(self._service.stop(), STOP_TIME)
         if self._must_answer_finalize:
             self._tell(wire.finalised(self._service.grammar))
         self._output.flush()

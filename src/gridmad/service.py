@@ -67,6 +67,10 @@ class Service(ABC):
         """Start the driver; raises what it raises."""
         await self.driver.start()
 
+    async def stop(self) -> None:
+        """Stop the driver."""
+        await self.driver.stop()
+
     @property
     def init_waits_for_start(self) -> bool:
         """INIT's answer needs something that only a started driver knows."""

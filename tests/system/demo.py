@@ -2,7 +2,7 @@
 
     gwd -> gw_im_mad_local   knows this machine
         -> gw_tm_mad_local   brings each task's files to it, and its output back
-        -> gw_em_mad_fork    runs the tasks
+        -> gw_em_mad_fork    runs the tasks, each so that it can be watched (--peek)
                 -> msgpeek wrap -> a private STOMP broker -> msgpeek
 
 Everything lives in a temporary folder that is removed at the end, and in a network of its own
@@ -87,12 +87,13 @@ def _run(folder: Path, network_problem: str) -> list[str]:
         else:
             print(f"A private {broker.name} starts, to watch a job through ...", flush=True)
             stack.enter_context(broker)
+        watched = WatchedJob(folder / "watched", broker) if broker is not None else None
         network = PrivateNetwork()
         gridway = stack.enter_context(
             GridWay(
                 folder,
                 information=[Mad("im", "gw_im_mad_local", f"--slots {SLOTS}")],
-                execution=[Mad("em", "gw_em_mad_fork")],
+                execution=[Mad("em", "gw_em_mad_fork", watched.arguments if watched else "")],
                 transfer=[Mad("tm", "gw_tm_mad_local")],
                 intervals=Intervals(scheduling=1, discovery=5, monitoring=5, poll=10),
                 network=network,
@@ -109,7 +110,6 @@ def _run(folder: Path, network_problem: str) -> list[str]:
             print("It has a network of its own: nothing outside can reach it.")
         print("It looks for hosts every few seconds ...", flush=True)
         _show_host(gridway.wait_for_host())
-        watched = WatchedJob(folder / "watched", broker) if broker is not None else None
         return _run_jobs(gridway, folder / "array", watched)
 
 
@@ -134,8 +134,7 @@ def _run_jobs(gridway: GridWay, folder: Path, watched: WatchedJob | None) -> lis
         watched_jobs = gridway.submit(watched.folder, watched.template, 1) if watched else []
         if watched is not None:
             _title("... and one more job, watched while all of them run")
-            print(f"  {watched.command}\n")
-            watched.watch()
+            watched.watch(watched_jobs[0])
         jobs = gridway.submit(folder, template, TASKS)
         ended = gridway.wait(watched_jobs + jobs, TIME, _Progress())
         elapsed = time.monotonic() - start

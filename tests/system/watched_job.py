@@ -31,11 +31,6 @@ while [ $step -lt {STEPS} ]; do
 done
 """
 
-JOB = """\
-#!/bin/sh
-exec {msgpeek} wrap --config {config} -I {stream} -- sh ./simulation.sh
-"""
-
 CONFIGURATION = """\
 host = "{url}"
 user = "{login}"
@@ -53,11 +48,13 @@ def make_broker() -> StompServer | None:
 
 
 class WatchedJob:
-    """The files of the job, and the client that watches it: it ends with this context."""
+    """The files of the job, and the client that watches it: it ends with this context.
+
+    A driver with the `arguments` makes its jobs watchable.
+    """
 
     template: ClassVar[Mapping[str, str]] = {
-        "EXECUTABLE": "watched.sh",
-        "INPUT_FILES": "simulation.sh",
+        "EXECUTABLE": "simulation.sh",
         "STDOUT_FILE": "output",
         "STDERR_FILE": "errors",
     }
@@ -65,32 +62,27 @@ class WatchedJob:
     def __init__(self, folder: Path, broker: StompServer) -> None:
         folder.mkdir()
         self.folder = folder
-        config = folder / "msgpeek.toml"
+        self._config = folder / "msgpeek.toml"
         write_private(
-            config,
+            self._config,
             CONFIGURATION.format(url=broker.url, login=broker.login, password=broker.password),
         )
-        new = subprocess.run([MSGPEEK, "new"], check=True, capture_output=True, text=True)
-        self.stream = new.stdout.strip()
+        self.arguments = f"--peek {broker.url} --peek-config {self._config}"
         (folder / "simulation.sh").write_text(SIMULATION)
-        (folder / "watched.sh").write_text(
-            JOB.format(msgpeek=MSGPEEK, config=config, stream=self.stream)
-        )
-        self._watch = [str(MSGPEEK), "--config", str(config), "-I", self.stream]
-        self._watch += ["--wait", f"{WAIT:.0f}", "--timeout", f"{WAIT:.0f}"]
+        self.command = ""
+        """How the client is called, for who reads along."""
         self._client: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self.seen = ""
 
-    @property
-    def command(self) -> str:
-        """How the client is called, for who reads along."""
-        return f"msgpeek -I {self.stream}"
-
-    def watch(self) -> None:
+    def watch(self, job: int) -> None:
         """Start the client; its lines are shown as they come."""
+        self.command = f"msgpeek -I {job}"
+        print(f"  {self.command}\n")
+        words = ["--config", str(self._config), "-I", str(job)]
+        words += ["--wait", f"{WAIT:.0f}", "--timeout", f"{WAIT:.0f}"]
         self._client = subprocess.Popen(
-            self._watch, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+            [MSGPEEK, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
         )
         self._reader = threading.Thread(target=self._show, daemon=True)
         self._reader.start()

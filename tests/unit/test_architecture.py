@@ -24,7 +24,7 @@ LAYERS = [
      "peek.conversation", "peek.terminal"},
     {"service", "peek.spool", "peek.reception", "peek.gathering", "peek.broker",
      "peek.file_output", "peek.tail",
-     "peek.settings", "peek.registry"},
+     "peek.settings", "peek.registry", "live_output"},
     {"information.service", "execution.service", "transfer.service", "peek.producer",
      "peek.consumer", "peek.intake", "peek.deliveries", "peek.sink"},
     {"daemon", "peek.sender", "peek.reader", "peek.settlement", "peek.census", "peek.doctor"},
@@ -32,7 +32,8 @@ LAYERS = [
     {"cli"},
 ]  # fmt: skip
 NO_IO = {"wire", "sequence", "information.glue1", "information.attributes", "information.model",
-         "execution.model", "execution.description", "execution.credential",
+         "execution.model", "execution.description", "execution.watchable",
+         "execution.credential",
          "transfer.url", "transfer.model",
          "peek.stream", "peek.frame", "peek.messages", "peek.profiles", "peek.notices",
          "peek.log", "peek.track", "peek.reception", "peek.consumer", "peek.producer",

@@ -21,6 +21,7 @@ from gridmad.peek import reader as reader_module
 from gridmad.peek.command import Command, CommandError
 from gridmad.peek.frame import Codec
 from gridmad.peek.intake import Intake
+from gridmad.peek.job import told_status
 from gridmad.peek.log import entry
 from gridmad.peek.reader import Output, PipeReader, new_pipe
 from gridmad.peek.redaction import compile_patterns, new_redactor
@@ -449,3 +450,24 @@ def test_a_process_that_was_left_behind_may_not_write_for_ever(
     assert running.reader.was_cut_off
     os.close(running.writing)
     running.reader.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (b"EXIT_STATUS=3\n", 3),
+        (b"EXIT_STATUS=0\nnoise\nEXIT_STATUS=12\nREAL_TIME=4\n", 12),
+        (b"x" * 100_000 + b"\nEXIT_STATUS=7", 7),
+        (b"EXIT_STATUS=S\n", None),
+        (b"EXIT_STATUS=300\n", None),
+        (b"+ echo EXIT_STATUS=3\n", None),
+        (b"EXIT_STATUS=3\n" + b"x" * 100_000, None),
+        (b"", None),
+    ],
+)
+def test_the_exit_code_that_a_file_tells(tmp_path: Path, text: bytes, code: int | None) -> None:
+    file = tmp_path / "stdout.wrapper"
+    assert told_status(file) is None
+    file.write_bytes(text)
+    told = told_status(file)
+    assert (None if told is None else told.exit_code) == code

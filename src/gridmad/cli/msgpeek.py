@@ -10,14 +10,16 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from gridmad.cli import peek_parser
 from gridmad.errors import GridmadError, MissingDependencyError
 from gridmad.logs import LEVELS, Logs, one_line
-from gridmad.peek.settings import Layers
+from gridmad.peek.errors import JobLostError
+from gridmad.peek.settings import PREFIX, Layers
 from gridmad.peek.values import choice, path
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,10 @@ class Interrupted(KeyboardInterrupt):
 def main() -> NoReturn:
     """The executable."""
     _open_standard_streams()
-    code = run(sys.argv[1:])
+    _forget_coerced_locale()
+    words = sys.argv[1:]
+    own = words[: words.index("--")] if "--" in words else []
+    code = run_unobtrusively(words) if "--unobtrusive" in own else run(words)
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     # Threads of a hanging broker must not hold up the end.
@@ -70,13 +75,34 @@ def run(words: Sequence[str]) -> int:
     return code
 
 
+def run_unobtrusively(words: Sequence[str]) -> int:
+    """As `run`, without a word; where the command cannot be watched this becomes the command."""
+    try:
+        return _dispatch(words, lambda _text: None)
+    except JobLostError as error:
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Exception as error:  # noqa: BLE001 - the command counts, and nothing else
+        log.debug("the command runs unwatched: %s", error)
+    command = list(words[words.index("--") + 1 :])
+    for name in ("USER", "PASSWORD"):
+        os.environ.pop(PREFIX + name, None)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvp(command[0], command)
+    except (IndexError, OSError) as error:
+        return 127 if isinstance(error, FileNotFoundError) else 126
+
+
 def say(text: str) -> None:
     """One line on stderr, safe to show whatever is in it."""
     with contextlib.suppress(OSError):
         print(one_line(f"msgpeek: {text}"), file=sys.stderr, flush=True)
 
 
-def _dispatch(words: Sequence[str]) -> int:
+def _dispatch(words: Sequence[str], say: Callable[[str], None] = say) -> int:
     try:
         options = peek_parser.parse(words)
     except SystemExit:  # --help or --version
@@ -89,7 +115,7 @@ def _dispatch(words: Sequence[str]) -> int:
     layers = Layers(vars(options), os.environ)
     with _logging(layers):
         try:
-            return _connect(options, layers)
+            return _connect(options, layers, say)
         except (GridmadError, OSError):
             raise
         except Exception:
@@ -97,7 +123,7 @@ def _dispatch(words: Sequence[str]) -> int:
             raise
 
 
-def _connect(options: argparse.Namespace, layers: Layers) -> int:
+def _connect(options: argparse.Namespace, layers: Layers, say: Callable[[str], None]) -> int:
     try:
         if options.command == "wrap":
             from gridmad.cli import peek_wrap
@@ -181,6 +207,18 @@ def _completion(options: argparse.Namespace) -> int:
         raise MissingDependencyError("shtab", "peek") from None
     print(shtab.complete(peek_parser.build(), options.shell))
     return 0
+
+
+def _forget_coerced_locale() -> None:
+    """Python says LC_CTYPE=C.UTF-8 to its children where no locale is set (PEP 538); a command
+    that is watched shall not be told either.
+    """
+    try:
+        given = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return
+    if not any(line.startswith(b"LC_CTYPE=") for line in given):
+        os.environ.pop("LC_CTYPE", None)
 
 
 def _open_standard_streams() -> None:

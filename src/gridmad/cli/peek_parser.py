@@ -251,10 +251,15 @@ def _add_wrap(commands: Commands) -> None:
     stream.add_argument(
         "--epoch",
         metavar="N",
-        help="the attempt: a greater one starts anew, the same continues (default: the time in "
-        "seconds; with --follow-..., $GW_RESTARTED or 0)",
+        help="the attempt: a greater one starts anew, the same continues (default: now, the time "
+        "in seconds; with --follow-..., $GW_RESTARTED or 0)",
     )
     stream.add_argument("--unlisted", action="store_true", help="do not answer `msgpeek ls`")
+    stream.add_argument(
+        "--unobtrusive",
+        action="store_true",
+        help="say nothing, and where the command cannot be watched, just run it",
+    )
     output = parser.add_argument_group("the output")
     for source in ("stdout", "stderr"):
         output.add_argument(
@@ -262,6 +267,12 @@ def _add_wrap(commands: Commands) -> None:
             metavar="FILE",
             help=f"watch FILE, which something else writes, as its {source}",
         )
+    output.add_argument(
+        "--follow-status",
+        metavar="FILE",
+        help="tell who watches the exit code that the last line EXIT_STATUS=N of FILE says, as "
+        "GridWay's wrapper writes it, instead of the command's",
+    )
     for source in ("stdout", "stderr"):
         output.add_argument(
             f"--{source}",

@@ -50,6 +50,7 @@ def wrap(options: argparse.Namespace, layers: Layers, say: Callable[[str], None]
         command=options.words,
         follow_stdout=follow_stdout,
         follow_stderr=follow_stderr,
+        follow_status=layers.value("follow-status", path, None),
         stdout=layers.value("stdout", path, None),
         stderr=layers.value("stderr", path, None),
         quiet=hasattr(options, "quiet"),
@@ -59,6 +60,7 @@ def wrap(options: argparse.Namespace, layers: Layers, say: Callable[[str], None]
         listed=not hasattr(options, "unlisted"),
         **{name: value for name, value in optional.items() if value is not None},
     )
+    os.environ.pop("MSGPEEK_USER", None)  # as the password is gone: the command has no use for it
     for warning in layers.warnings():
         say(warning)
     if not identity:
@@ -79,7 +81,9 @@ def _lease(text: str) -> float:
 
 def _epoch(layers: Layers, follows: bool) -> int:
     """The attempt: a second run of a command begins anew, one that follows a file goes on."""
-    given = layers.value("epoch", lambda text: whole(text, MAX_EPOCH), None)
+    given = layers.value(
+        "epoch", lambda text: int(time.time()) if text == "now" else whole(text, MAX_EPOCH), None
+    )
     if given is not None:
         return given
     if not follows:

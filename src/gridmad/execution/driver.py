@@ -24,6 +24,8 @@ class ExecutionDriver(Driver):
 
     gathered: ClassVar[frozenset[str]] = frozenset({"SUBMIT", "POLL", "CANCEL", "RECOVER"})
     """Operations of which it gets one batch at a time, while the next one gathers."""
+    stages_inputs: ClassVar[bool] = False
+    """It brings a description's `inputs` to the job's directory itself."""
     report: Callable[[Contact, JobState], None]
     """Set by the daemon before `start`."""
     announce: Callable[[str], None]

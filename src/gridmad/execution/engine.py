@@ -440,5 +440,10 @@ def _digest(submission: Submission) -> str:
 
 def driver_of(resource: type[Resource]) -> type[Engine]:
     """The driver of a back end."""
-    members = {"resource_class": resource, "summary": resource.summary, "__doc__": resource.__doc__}
+    members = {
+        "resource_class": resource,
+        "summary": resource.summary,
+        "stages_inputs": resource.stages_inputs,
+        "__doc__": resource.__doc__,
+    }
     return type(f"{resource.__name__}Driver", (Engine,), members)

@@ -64,6 +64,8 @@ class Resource:
     accounting may lag behind."""
     looks: ClassVar[bool] = False
     """It has a `look`."""
+    stages_inputs: ClassVar[bool] = False
+    """Its `submit` brings the `inputs` of a description to the job's directory."""
 
     report: Callable[[str, JobId, JobState], None]
     """Tells a state that the resource told by itself: `report(endpoint, job, state)`; set by the

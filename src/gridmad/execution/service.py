@@ -5,11 +5,14 @@ the answer to its SUBMIT, each change of state is told once, nothing follows a f
 state, and what is only transient never becomes the end of a job.
 """
 
+import argparse
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gridmad import wire
 from gridmad.driver import Batch, describe, file_name, open_file
@@ -19,6 +22,9 @@ from gridmad.execution.driver import Contact, ExecutionDriver
 from gridmad.execution.model import PENDING, JobState, Phase, Submission
 from gridmad.service import Service, message, settle, then
 from gridmad.wire import Request
+
+if TYPE_CHECKING:
+    from gridmad.live_output import LiveOutput
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +59,26 @@ class ExecutionService(Service):
         "RECOVER": 120.0,
     }
 
+    @classmethod
+    def add_options(cls, parser: argparse.ArgumentParser) -> None:
+        """Declare the options of all execution drivers."""
+        super().add_options(parser)
+        parser.add_argument(
+            "--peek",
+            metavar="URL",
+            help="let `msgpeek -I JOB` watch what each job prints, through this STOMP broker: "
+            "stomp://HOST:PORT, stomp+ssl://HOST:PORT, or alternatives separated by commas",
+        )
+        parser.add_argument(
+            "--peek-config",
+            metavar="FILE",
+            help="msgpeek's configuration, with the login for that (default: $MSGPEEK_CONFIG or "
+            "~/.config/gridmad/msgpeek.toml; $MSGPEEK_USER and $MSGPEEK_PASSWORD win over it)",
+        )
+
     def __init__(self, driver: ExecutionDriver) -> None:
         super().__init__(driver)
+        self._live_output = None if driver.options.peek is None else _live_output(driver)
         self.gathered = driver.gathered
         self._execution = driver
         self._execution.report = self.report
@@ -64,6 +88,18 @@ class ExecutionService(Service):
         self._early: dict[Contact, list[JobState]] = {}
         self._submitting = 0
         self._undoing: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Start the driver, and what makes its jobs watchable."""
+        if self._live_output is not None:
+            self._live_output.start()
+        await super().start()
+
+    async def stop(self) -> None:
+        """Stop all of that."""
+        if self._live_output is not None:
+            self._live_output.stop()
+        await super().stop()
 
     def serve(self, operation: str, requests: list[Request]) -> Awaitable[None] | None:
         """Serve requests of one operation."""
@@ -124,6 +160,8 @@ class ExecutionService(Service):
         outcomes = await asyncio.to_thread(
             lambda: [_read_submission(request) for request in requests]
         )
+        if self._live_output is not None:
+            outcomes = await self._live_output.watched(outcomes)
         accepted: list[Request] = []
         submissions: list[Submission] = []
         for request, outcome in zip(requests, outcomes, strict=True):
@@ -294,6 +332,12 @@ class ExecutionService(Service):
             self.answer([request], [wire.failure(str(outcome))])
         else:
             self.answer([request], [self.fallback("POLL", request, outcome)])
+
+
+def _live_output(driver: ExecutionDriver) -> "LiveOutput":
+    from gridmad.live_output import LiveOutput  # loaded where it is wanted only
+
+    return LiveOutput(driver.options, os.environ, is_staged=driver.stages_inputs)
 
 
 def _read_submission(request: Request) -> Submission | DriverError:

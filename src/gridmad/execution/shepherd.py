@@ -163,6 +163,7 @@ def _in_names_of_files(job: JobDescription) -> JobDescription:
     return replace(
         job,
         executable=file_name(job.executable),
+        program=file_name(job.program),
         arguments=[file_name(argument) for argument in job.arguments],
         directory=file_name(job.directory),
         environment={file_name(name): file_name(value) for name, value in job.environment.items()},
@@ -173,7 +174,15 @@ def _in_names_of_files(job: JobDescription) -> JobDescription:
 
 
 def _executable(job: JobDescription, directory: str) -> str:
+    if job.program:
+        _check(_path("executable", job.program, directory))
     path = _path("executable", job.executable, directory)
+    _check(path)
+    return path
+
+
+def _check(path: str) -> None:
+    """Raise DriverError for what cannot be run."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 - strings all the way, one for each job
     except (OSError, ValueError) as error:
@@ -183,7 +192,6 @@ def _executable(job: JobDescription, directory: str) -> str:
         raise DriverError(f"the executable {path} is no file")
     if not os.access(path, os.X_OK):
         raise DriverError(f"the executable {path} lacks the permission to run")
-    return path
 
 
 def _is_remote(value: str) -> bool:

@@ -27,6 +27,13 @@ class AuthenticationError(PeekError):
     exit_code = 126
 
 
+class JobLostError(PeekError):
+    """The job side broke off while the command ran: a bug."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"a bug: {type(error).__name__}: {error} (--log-level debug shows where)")
+
+
 class UnknownStreamError(PeekError):
     """No job side answers for this stream, and none has parked it."""
 

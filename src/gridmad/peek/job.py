@@ -10,6 +10,7 @@ the command runs or what it returns.
 import itertools
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from typing import Final, Literal
 
 from gridmad.peek.broker import Connection, Endpoint, Login
 from gridmad.peek.command import ENDING, Command, CommandError, Ended, Signals
+from gridmad.peek.errors import JobLostError
 from gridmad.peek.follow import Follower
 from gridmad.peek.frame import Codec, Source
 from gridmad.peek.intake import Intake
@@ -38,6 +40,10 @@ CLOSE: Final = 2.0
 HURRY: Final = 5.0
 """Seconds that are left after a signal to end, when the command has ended already."""
 LONG: Final = 3600.0
+MAX_TOLD: Final = 65_536
+"""Bytes at the end of a file that are searched for an exit code."""
+
+_STATUS: Final = re.compile(rb"^EXIT_STATUS=([0-9]{1,3})$", re.MULTILINE)
 
 
 @dataclass
@@ -55,6 +61,8 @@ class JobOptions:
     follow_stdout: Path | None = None
     """A file that is followed instead of the command's own output."""
     follow_stderr: Path | None = None
+    follow_status: Path | None = None
+    """A file whose last line EXIT_STATUS=N is told as the exit code."""
     stdout: Path | None = None
     """Where the output goes beside the view, instead of our own."""
     stderr: Path | None = None
@@ -81,11 +89,18 @@ def run(options: JobOptions) -> int:
     """Run the command to its end; its exit code, or 128 and the signal that ended it.
 
     127 or 126 where it cannot be started.  UsageError where a file for its output cannot be
-    written, or an option makes no sense; then nothing was started.
+    written, or an option makes no sense.  JobLostError where what this raises is raised after
+    the command was started, and only then.
     """
     outputs = _outputs(options)
     with Signals() as signals:
-        return _Job(options, outputs, signals).run()
+        job = _Job(options, outputs, signals)
+        try:
+            return job.run()
+        except Exception as error:
+            if not job.has_started:
+                raise
+            raise JobLostError(error) from error
 
 
 def _outputs(options: JobOptions) -> dict[int, Output]:
@@ -103,6 +118,17 @@ def _outputs(options: JobOptions) -> dict[int, Output]:
         elif not options.quiet:
             outputs[source] = Output(int(source), name)
     return outputs
+
+
+def told_status(file: Path) -> Ended | None:
+    """What the last line EXIT_STATUS=N near the end of a file says; None where there is none."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - MAX_TOLD))
+            codes = _STATUS.findall(stream.read(MAX_TOLD))
+    except OSError:
+        return None
+    return Ended(int(codes[-1]), None) if codes and int(codes[-1]) < 256 else None
 
 
 class _Job:
@@ -160,6 +186,8 @@ class _Job:
             for source in sources
         }
         self._readers: list[PipeReader | Follower] = []
+        self.has_started = False
+        """The command was, or at least it is not known that it was not."""
 
     def run(self) -> int:
         options = self._options
@@ -181,7 +209,7 @@ class _Job:
             ended = Ended(error.exit_code, None)
         self._read_to_the_end()
         self._finish(ended, reason)
-        connection.close(CLOSE)
+        connection.close(CLOSE if connection.is_connected else 0.0)
         return ended.status
 
     def _hold(self) -> Ended | None:
@@ -194,6 +222,7 @@ class _Job:
 
     def _run_command(self) -> Ended:
         pipes = {source: new_pipe() for source in self._intakes if source not in self._followed}
+        self.has_started = True
         try:
             command = Command(
                 self._options.command,
@@ -254,6 +283,8 @@ class _Job:
             source: intake.digest if read else None for source, intake in self._intakes.items()
         }
         sequence = next(self._sequence)
+        if self._options.follow_status is not None and ended.signal is None:
+            ended = told_status(self._options.follow_status) or ended
 
         def finish(now: float) -> None:
             self._producer.finish(

@@ -25,6 +25,8 @@ PARKED: Final = 86_400.0
 """Seconds for which it keeps what is parked (section 8)."""
 RECONNECT: Final = 10.0
 """Seconds that an ended job waits for a broker, at most; `linger` if that is less."""
+FIRST_LOGIN: Final = 3.0
+"""Seconds, from its start, that the broker of a job that has ended meanwhile has to answer."""
 PARKING: Final = 30.0
 """Seconds that parking may take."""
 TELL_AGAIN: Final = 60.0
@@ -75,6 +77,8 @@ class Sender(threading.Thread):
         self._is_new_login = False
         self._is_refused = False
         self._is_lost = False
+        self._was_connected = False
+        self._began = time.monotonic()
         self._told: dict[str, float] = {}
         self._budget_at = 0.0
         self._finish: Callable[[float], None] | None = None
@@ -120,7 +124,7 @@ class Sender(threading.Thread):
             return  # lost again
         LOGGER.info("connected to %s", connection.endpoint)
         self._is_refused = self._is_lost = False
-        self._is_new_login = True
+        self._is_new_login = self._was_connected = True
         self._bell.set()
 
     def message(
@@ -264,9 +268,13 @@ class Sender(threading.Thread):
             now = time.monotonic()
             if self._connection.is_connected and self._park_once(now + PARKING):
                 return
-            if self._is_refused or now >= give_up or (self._is_lost and not is_worth_it):
+            until, is_hopeless = give_up, self._is_lost and not is_worth_it
+            if not self._was_connected:
+                # Nor is one that was never there, whatever it would get.
+                until, is_hopeless = min(give_up, self._began + FIRST_LOGIN), self._is_lost
+            if self._is_refused or is_hopeless or now >= until:
                 break
-            self._bell.wait(min(0.5, give_up - now))
+            self._bell.wait(min(0.5, until - now))
             self._bell.clear()
         LOGGER.warning("no broker for what nobody has got: %d bytes", self._producer.backlog)
 

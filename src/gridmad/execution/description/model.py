@@ -44,6 +44,8 @@ class JobDescription:
     queue: str = ""
     project: str = ""
     name: str = ""
+    program: str = ""
+    """What the job is there to run, where `executable` is only what starts that."""
     max_wall_time: int | None = None
     """Minutes."""
     max_cpu_time: int | None = None
