@@ -304,10 +304,10 @@ def test_time_grows_with_the_length_only(unit: str) -> None:
         text = ("&(executable=a)(arguments=" + unit * (length // len(unit))).encode()
         best = 1e9
         for _ in range(3):
-            begin = time.perf_counter()
+            begin = time.thread_time()
             with pytest.raises(DescriptionError):
                 parse_description(text)
-            best = min(best, time.perf_counter() - begin)
+            best = min(best, time.thread_time() - begin)
         return best
 
     assert duration(240_000) < 0.02 + 40 * duration(15_000)

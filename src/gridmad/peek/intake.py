@@ -1,6 +1,6 @@
 """The way of one source's bytes into the spool: masked, digested, cut into frames.
 
-Readers read straight into the buffer, and each byte is touched once a step: SHA-256, LZ4.
+What was read as a whole chunk is copied nowhere: masking looks at it, then SHA-256 and LZ4.
 """
 
 import hashlib
@@ -60,20 +60,14 @@ class Intake:
         """The SHA-256 of the source in hexadecimal, where no byte was missed."""
         return self._digest.hexdigest() if self._is_complete else None
 
-    def room(self) -> memoryview:
-        """Where to read into: at least a byte."""
-        return self._view[self._fill :]
+    @property
+    def room(self) -> int:
+        """Bytes that fit into the chunk that is gathered: what to read at most."""
+        return MAX_RAW - self._fill
 
-    def take(self, length: int) -> None:
-        """So many bytes have been read into the room.  May wait where the spool does."""
-        if self._redactor is not None:
-            self._put(self._redactor.feed(bytes(self._view[self._fill : self._fill + length])))
-            return
-        if not self._fill:
-            self._time = time.time_ns() // 1_000_000
-        self._fill += length
-        if self._fill == MAX_RAW:
-            self._emit()
+    def take(self, data: bytes) -> None:
+        """Take what was read.  May wait where the spool does."""
+        self._put(data if self._redactor is None else self._redactor.feed(data))
 
     def flush(self) -> None:
         """Make a frame of what is there, and tell the sender."""
@@ -115,7 +109,7 @@ class Intake:
             self._emit()
 
     def _put(self, data: bytes) -> None:
-        """Add what the redactor let pass, without a copy where it makes a chunk by itself."""
+        """Add what may leave, without a copy where it makes a chunk by itself."""
         begin = 0
         while begin < len(data):
             if not self._fill:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from gridmad.errors import UsageError
+from gridmad.peek.frame import MAX_RAW
 from gridmad.peek.intake import Intake
 
 LOGGER = logging.getLogger(__name__)
@@ -65,11 +66,12 @@ class Output:
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}") from None
 
-    def write(self, data: memoryview) -> None:
+    def write(self, data: bytes) -> None:
         """Write all of it, however long that takes."""
-        while data and self._descriptor >= 0:
+        rest = memoryview(data)
+        while rest and self._descriptor >= 0:
             try:
-                data = data[os.write(self._descriptor, data) :]
+                rest = rest[os.write(self._descriptor, rest) :]
             except BlockingIOError:  # somebody made it so, and shares it with us
                 select.select([], [self._descriptor], [])
             except OSError as error:
@@ -125,31 +127,29 @@ class PipeReader(threading.Thread):
 
     def _pass_on(self) -> None:
         """Read to the end for the output beside the view alone."""
-        room = memoryview(bytearray(1 << 16))
         read_at = 0.0
         while True:
             try:
-                count = os.readv(self._descriptor, [room])
+                data = os.read(self._descriptor, MAX_RAW)
             except BlockingIOError:
                 now = time.monotonic()
                 if self._is_over(now, read_at):
                     return
                 self._wait(now, read_at)
                 continue
-            if not count:
+            if not data:
                 return
             read_at = time.monotonic()
             if self._output is not None:
-                self._output.write(room[:count])
+                self._output.write(data)
 
     def _read(self) -> None:
         intake, output, descriptor = self._intake, self._output, self._descriptor
         flush_at = read_at = 0.0
         gathered = 0
         while True:
-            room = intake.room()
             try:
-                count = os.readv(descriptor, [room])
+                data = os.read(descriptor, intake.room)
             except BlockingIOError:
                 now = time.monotonic()
                 if self._is_over(now, read_at):
@@ -164,14 +164,14 @@ class PipeReader(threading.Thread):
                     self._rest(gathered)
                     gathered = 0
                 continue
-            if not count:
+            if not data:
                 return
-            gathered += count
+            gathered += len(data)
             if output is not None:
-                output.write(room[:count])
-            intake.take(count)
+                output.write(data)
+            intake.take(data)
             if self._ended_at is not None:
-                self._owed -= count
+                self._owed -= len(data)
                 read_at = time.monotonic()
                 if self._owed <= 0 and read_at > self._ended_at + GRACE:
                     self.was_cut_off = True
