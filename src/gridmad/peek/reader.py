@@ -26,12 +26,15 @@ PIPE_SIZE: Final = 1 << 20
 """Bytes of room that is asked for in a pipe, as much as an ordinary user may have."""
 FLUSH: Final = 0.1
 """Seconds that the beginning of a chunk waits for its rest, unless all was quiet before."""
+BUSY_FLUSH: Final = 0.25
+"""The same while more than a chunk comes in that time, which nobody reads as it comes: each
+body wakes threads on both sides and in the broker, where it may be one of fifty streams."""
 SHORTEST_PAUSE: Final = 0.002
 FASTEST: Final = 500e6
 """Bytes a second that a command may write without finding its pipe full in a short pause."""
-LONGEST_PAUSE: Final = 0.016
+LONGEST_PAUSE: Final = 0.03
 """What pauses grow to while they fill less than a quarter of the pipe: a reader that looks
-every 2 ms costs 2 % of a core, and a node may run fifty."""
+every 2 ms costs 2 % of a core, and a node may run fifty.  A burst may wait for it once."""
 QUIET_GRACE: Final = 2.0
 """Seconds of silence after the command's end, when another process keeps its pipe open."""
 GRACE: Final = 30.0
@@ -146,7 +149,7 @@ class PipeReader(threading.Thread):
     def _read(self) -> None:
         intake, output, descriptor = self._intake, self._output, self._descriptor
         flush_at = read_at = 0.0
-        gathered = 0
+        gathered = unflushed = 0
         while True:
             try:
                 data = os.read(descriptor, intake.room)
@@ -158,15 +161,17 @@ class PipeReader(threading.Thread):
                     self._wait(now, read_at)
                 elif now >= flush_at:
                     intake.flush()
-                    flush_at = now + FLUSH
+                    flush_at = now + (FLUSH if unflushed < MAX_RAW else BUSY_FLUSH)
+                    unflushed = 0
                 else:
                     # More may be on its way: to wake up for each line would cost more.
-                    self._rest(gathered)
+                    self._rest(gathered, flush_at - now)
                     gathered = 0
                 continue
             if not data:
                 return
             gathered += len(data)
+            unflushed += len(data)
             if output is not None:
                 output.write(data)
             intake.take(data)
@@ -177,11 +182,11 @@ class PipeReader(threading.Thread):
                     self.was_cut_off = True
                     return
 
-    def _rest(self, gathered: int) -> None:
+    def _rest(self, gathered: int, longest: float) -> None:
         """Pause, the longer the less the pipe held after the last pause."""
-        longer = self._pause * (0.5 if gathered > self._quarter else 2)
-        self._pause = min(max(longer, self._shortest), LONGEST_PAUSE)
-        time.sleep(self._pause)
+        is_fast = gathered > self._quarter
+        self._pause = self._shortest if is_fast else min(2 * self._pause, LONGEST_PAUSE)
+        time.sleep(min(self._pause, longest))
 
     def _is_over(self, now: float, read_at: float) -> bool:
         if self._ended_at is None:
