@@ -31,6 +31,8 @@ SOL_PACKET = 263
 PACKET_VNET_HDR = 15
 PACKET_IGNORE_OUTGOING = 23
 ETH_P_ALL = 3
+LOOK = 0.0005
+"""Seconds between two looks of the relay at its devices: what the delay may be off."""
 PACKET = 70_000
 """Bytes of the largest packet: one that the kernel has not cut yet."""
 
@@ -117,18 +119,17 @@ def relay(devices: Sequence[str], delay: float) -> None:
     for end in ends:
         polled.register(end, select.POLLIN)
     while True:
-        wait = None if not packets else max(0.0, packets[0][0] - time.monotonic())
-        ready = {descriptor for descriptor, _ in polled.poll(None if wait is None else wait * 1000)}
-        if 0 in ready:
+        if 0 in dict(polled.poll(0 if packets else None)):
             return
-        now = time.monotonic()
+        # To wake up for each packet would cost what both contestants need.
+        time.sleep(LOOK)
+        due = time.monotonic() + delay
         for number, end in enumerate(ends):
-            if end.fileno() in ready:
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        packets.append((now + delay, 1 - number, end.recv(PACKET)))
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    packets.append((due, 1 - number, end.recv(PACKET)))
         now = time.monotonic()
-        while packets and packets[0][0] <= now:
+        while packets and packets[0][0] <= now + LOOK:
             _, target, packet = packets.popleft()
             with contextlib.suppress(BlockingIOError):
                 ends[target].send(packet)

@@ -45,7 +45,7 @@ MEMORY = 64 * MIB
 LATENCY = 0.150
 LINES = 15 if IS_QUICK else 60
 JOBS = 8 if IS_QUICK else 50
-JOB_SIZE = (4 if IS_QUICK else 24) * MIB
+JOB_SIZE = (4 if IS_QUICK else 32) * MIB
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -104,8 +104,10 @@ def test_rate(rounds: Rounds, place: Place, scoreboard: Scoreboard) -> None:
 def test_processor_time(rounds: Rounds, place: Place, scoreboard: Scoreboard) -> None:
     """What a job's node pays: CPU seconds of the job side, from the first byte to the last.
 
-    What is aimed at cannot be had with all that is done: SHA-256 and the pipe alone take 0.7
-    of LZ4's time, and sending takes 0.25.
+    What is aimed at cannot be had with all that is done.  In times of LZ4 alone (1.27 ns a
+    byte): LZ4 with our acceleration 0.82, SHA-256 0.47, and to take the bytes from the pipe
+    0.17; that is 1.46.  To send them takes another 0.1, to look for secrets 0.07, and Python
+    with two threads 0.3.
     """
     ours = min(one.job.cpu for one in rounds.ours)
     lz4 = min(rounds.lz4)
@@ -113,7 +115,7 @@ def test_processor_time(rounds: Rounds, place: Place, scoreboard: Scoreboard) ->
         f"CPU of the job side, {place.name}",
         lz4 / ours,
         against="lz4 alone over the same bytes",
-        floor=1 / 3.2,
+        floor=1 / 2.4,
         ambition=1 / 1.5,
         note=f"{ours / SIZE * 1e9:.2f} ns a byte, lz4 {lz4 / SIZE * 1e9:.2f}",
     )
@@ -268,8 +270,8 @@ def test_latency(place: Place, scoreboard: Scoreboard, tmp_path: Path) -> None:
 def test_many_jobs(place: Place, text: Text, scoreboard: Scoreboard, room: Path) -> None:
     """As many bytes in all from many jobs at once as from one.
 
-    They do not keep up on two cores: a hundred processes take turns, with cold caches and
-    bodies that are not full when they are sent.
+    They do not keep up on two cores, which one job fills to nine tenths: of a hundred processes
+    that take turns each finds its caches cold, and a byte costs 7.8 ns on all sides, not 4.6.
     """
     one = transfer_many(Msgpeek(), place, text, JOB_SIZE * JOBS, 1, room)
     many = transfer_many(Msgpeek(), place, text, JOB_SIZE, JOBS, room)
@@ -277,7 +279,7 @@ def test_many_jobs(place: Place, text: Text, scoreboard: Scoreboard, room: Path)
         f"{JOBS} jobs at once through {place.name}",
         many / one,
         against="one job",
-        floor=0.35,
+        floor=0.5,
         ambition=1.0,
         note=f"{many / 1e6:.0f} and {one / 1e6:.0f} MB/s",
     )

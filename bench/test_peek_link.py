@@ -55,8 +55,8 @@ def test_rate_through_a_link(
 ) -> None:
     """Raw log bytes a second, the best of each, after one round of each to warm up.
 
-    Plain stomp.py fills the link. We would with 2.4 times its log, for which two cores that
-    also carry the broker, both sides and the delay are too few.
+    Plain stomp.py fills the link.  We would with 2.4 times its log, which takes all of two cores:
+    beside other work on the machine the ratio falls below the floor.
     """
     rounds: dict[str, list[Round]] = {player.name: [] for player in (StompPeek(), Msgpeek())}
     for size in [SIZE // 4] + [SIZE] * ROUNDS:
@@ -67,7 +67,7 @@ def test_rate_through_a_link(
         f"{SIZE >> 20} MiB of log through 1 Gbit/s, 5 ms, {place.name}",
         ours.rate / baseline.rate,
         against="plain stomp.py",
-        floor=1.2,
+        floor=2.0,
         ambition=2.4,
         note=f"{ours}; the baseline's {baseline}; delay by {line.delay}",
     )

@@ -186,7 +186,8 @@ class Watch:
     def __init__(self, options: ClientOptions) -> None:
         self.sink = ListSink()
         self.notices: list[Notice] = []
-        self.client = Client(options, self.sink, self.notices.append)
+        self.is_interrupted = False
+        self.client = Client(options, self.sink, self._notice)
         self._result: Outcome | BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -196,6 +197,19 @@ class Watch:
             self._result = self.client.run()
         except BaseException as error:  # noqa: BLE001 - told by `outcome`
             self._result = error
+
+    def _notice(self, notice: Notice) -> None:
+        if self.is_interrupted:
+            raise KeyboardInterrupt
+        self.notices.append(notice)
+
+    def interrupt(self) -> None:
+        """As a signal does in the main thread: with the next notice, of which there are four
+        a second.
+        """
+        self.is_interrupted = True
+        with pytest.raises(KeyboardInterrupt):
+            _ = self.outcome
 
     def has(self, kind: type) -> bool:
         return any(isinstance(notice, kind) for notice in self.notices)
@@ -310,8 +324,7 @@ def test_a_stop_is_told_to_the_job_side(broker: StompServer, stream: str) -> Non
         job.has_ended = False
         watch = Watch(options(broker.stomp_port, stream))
         until(lambda: len(watch.sink.data) == len(data), "nothing comes")
-        watch.client.stop(2)
-        assert watch.outcome.exit_code == 130
+        watch.interrupt()
         until(lambda: job.has_left, "no BYE")
         assert job.committed == len(data)
         assert not job.is_done
@@ -323,8 +336,7 @@ def test_a_stop_does_not_wait_for_a_sink_that_blocks(broker: StompServer, stream
         watch = Watch(options(broker.stomp_port, stream))
         watch.sink.gate.clear()
         until(lambda: job.sent > 100_000, "nothing comes")
-        watch.client.stop(15)
-        assert watch.outcome.exit_code == 143
+        watch.interrupt()
         until(lambda: job.has_left, "no BYE")
         watch.sink.gate.set()
 

@@ -266,7 +266,8 @@ def test_files_are_followed(broker: StompServer, tmp_path: Path) -> None:
         "    with open(place, 'wb', buffering=0) as file:\n"
         "        for n in range(200):\n"
         "            file.write(b'part %d line %d\\n' % (part, n) * 200)\n"
-        "    time.sleep(0.2); os.rename(place, place + str(part))\n"
+        "    while not os.path.exists(f'{place}.seen{part}'): time.sleep(0.01)\n"
+        "    os.rename(place, place + str(part))\n"
     )
     with (
         job(
@@ -275,6 +276,10 @@ def test_files_are_followed(broker: StompServer, tmp_path: Path) -> None:
         watcher(broker, running.stream) as watching,
     ):
         client = watching.client
+        for part in range(3):
+            last = b"part %d line 199\n" % part * 200
+            watching.run(lambda last=last: client.text.get(1, b"").endswith(last))  # type: ignore[misc]
+            place.with_name(f"followed.seen{part}").touch()
         watching.run(lambda: client.is_done)
         watching.run(lambda: running.has_ended)
         parts = [(tmp_path / f"followed{part}").read_bytes() for part in range(3)]

@@ -252,11 +252,11 @@ def test_time_is_linear_in_small_pieces(counted: bool) -> None:
         best = float("inf")
         for _ in range(3):
             reader = Reader(1 << 30)
-            start = time.perf_counter()
+            start = time.thread_time()
             got = 0
             for at in range(0, len(data), 64):
                 got += len(reader.feed(data[at : at + 64]))
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.thread_time() - start)
             assert got == 1
         return best
 

@@ -218,7 +218,7 @@ class Channel:
             while self._posted:
                 self._write([self._posted[0]])
                 self._posted.popleft()
-            self._write([memoryview(piece) for piece in pieces])
+            self._write(pieces)
         # What was posted while the lock was held found nobody else to take it along.
         self.push()
 
@@ -249,17 +249,12 @@ class Channel:
         if not self._posted and not self._sending.locked():
             self.post(data)
 
-    def _write(self, pieces: list[memoryview]) -> None:
-        at = 0
-        while at < len(pieces):
-            count = self._write_some(pieces[at : at + LARGEST_WRITE])
-            while at < len(pieces) and count >= len(pieces[at]):
-                count -= len(pieces[at])
-                at += 1
-            if count:
-                pieces[at] = pieces[at][count:]
+    def _write(self, pieces: Sequence[bytes | memoryview]) -> None:
+        while pieces:
+            count = self._write_some(pieces[:LARGEST_WRITE])
+            pieces = _behind(pieces, count)
 
-    def _write_some(self, pieces: list[memoryview]) -> int:
+    def _write_some(self, pieces: Sequence[bytes | memoryview]) -> int:
         return self.socket.sendmsg(pieces)
 
     def _try(self, piece: memoryview) -> int:
@@ -285,6 +280,15 @@ class Channel:
         self.shut()
         with self._sending:
             self.socket.close()
+
+
+def _behind(pieces: Sequence[bytes | memoryview], count: int) -> Sequence[bytes | memoryview]:
+    """What is left of the pieces when so many bytes were written."""
+    for at, piece in enumerate(pieces):
+        if count < len(piece):
+            return [memoryview(piece)[count:], *pieces[at + 1 :]]
+        count -= len(piece)
+    return []
 
 
 class _TlsChannel(Channel):
@@ -326,9 +330,9 @@ class _TlsChannel(Channel):
                 return count
             self._wait(wait, None)
 
-    def _write_some(self, pieces: list[memoryview]) -> int:
+    def _write_some(self, pieces: Sequence[bytes | memoryview]) -> int:
         # Encryption copies anyway: pieces are joined so that records are full.
-        data = pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
+        data = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         count = 0
         while count < len(data):
             # OpenSSL wants what it could not write again, and nothing else before it:

@@ -157,10 +157,6 @@ class Client:
         self._is_dirty = False
         self._due: float | None = None
 
-    def stop(self, signal: int) -> None:
-        """End in order, as signal `signal` wants it.  May be called by a signal handler."""
-        self._news.put(Outcome(SIGNALLED + signal, f"stopped by signal {signal}; the job goes on"))
-
     def run(self) -> Outcome:
         """Watch until the stream, or something else, ends."""
         try:

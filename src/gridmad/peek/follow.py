@@ -32,11 +32,12 @@ class Sink(Protocol):
     def is_empty(self) -> bool:
         """Nothing waits to be flushed."""
 
-    def room(self) -> memoryview:
-        """Where to read into."""
+    @property
+    def room(self) -> int:
+        """Bytes to read at most."""
 
-    def take(self, length: int) -> None:
-        """So many bytes were read."""
+    def take(self, data: bytes) -> None:
+        """Take what was read."""
 
     def miss(self, length: int) -> None:
         """So many bytes were lost."""
@@ -71,14 +72,14 @@ class FollowedFile:
             self._size = size
             if size == self._position:
                 return False
-            count = os.preadv(self._descriptor, [self._sink.room()], self._position)
+            data = os.pread(self._descriptor, self._sink.room, self._position)
         except OSError as error:  # such as ESTALE
             self._refuse(f"{self._path}: {error.strerror}")
             return False
-        self._position += count
-        if count:
-            self._sink.take(count)
-        return count > 0
+        self._position += len(data)
+        if data:
+            self._sink.take(data)
+        return bool(data)
 
     def check_name(self) -> bool:
         """Go on with another file that has the name now and isn't empty, if there is one.

@@ -15,6 +15,9 @@ BODY: Final = 184 << 10
 below MAX_BODY."""
 
 
+_CHUNK: Final = int(FrameType.CHUNK)
+
+
 @dataclass(slots=True)
 class Cursor:
     """How far one source was sent to somebody, and how far it may be."""
@@ -59,27 +62,27 @@ class Gathering:
             first, frames = self._read(number)
             number = max(number, first)  # what lay between has been dropped
             for frame in frames[number - first :]:
-                item = entry(frame)
-                cursor = moving.get(item.source)
+                kind, source, _, offset, frame_end, _ = entry(frame)
+                cursor = moving.get(source)
                 number += 1
-                if cursor is None or cursor.number >= number or cursor.offset >= item.end:
+                if cursor is None or cursor.number >= number or cursor.offset >= frame_end:
                     continue
                 # A chunk has to fit into the credit; of what is missing the first byte has.
-                reach = item.end if item.type == FrameType.CHUNK else cursor.offset + 1
-                if item.offset > cursor.offset and cursor.offset < cursor.limit:
-                    gaps = self._gaps(item.source, cursor, item.offset, time, cut)
+                reach = frame_end if kind == _CHUNK else cursor.offset + 1
+                if offset > cursor.offset and cursor.offset < cursor.limit:
+                    gaps = self._gaps(source, cursor, offset, time, cut)
                     body += gaps
                     size += sum(map(len, gaps))
-                if item.offset > cursor.offset or reach > cursor.limit:
+                if offset > cursor.offset or reach > cursor.limit:
                     cursor.number = number - 1
                     cursor.stuck = cursor.limit
-                    del moving[item.source]
+                    del moving[source]
                     if not moving:
                         break
                     continue
                 body.append(frame)
                 size += len(frame)
-                cursor.offset = item.end
+                cursor.offset = frame_end
                 if size >= BODY:
                     break
             for cursor in moving.values():

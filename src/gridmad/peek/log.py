@@ -13,6 +13,7 @@ from gridmad.peek.messages import Gap
 # Type, source, flags, raw length, sequence, offset, time, encoded length (PROTOCOL.md, 3).
 _HEADER: Final = struct.Struct("<4xBBH4xIQQQI4x")
 _MAC: Final = 2
+_GAP: Final = int(FrameType.GAP)
 
 assert _HEADER.size == HEADER_LENGTH
 
@@ -62,27 +63,24 @@ class Log(Protocol):
 
 
 class Entry(NamedTuple):
-    """What the header of a frame in the log says; a gap's length is that of what is missing."""
+    """What the header of a frame in the log says; `end` is the offset behind what it holds, or
+    behind what is missing.
+    """
 
     type: int
     source: int
     sequence: int
     offset: int
-    length: int
+    end: int
     time: int
-
-    @property
-    def end(self) -> int:
-        """The offset behind it."""
-        return self.offset + self.length
 
 
 def entry(frame: bytes) -> Entry:
     """Read the header of a frame that was made here."""
     kind, source, _, length, sequence, offset, time, _ = _HEADER.unpack_from(frame)
-    if kind == FrameType.GAP:
+    if kind == _GAP:
         length = Gap.decode(frame[HEADER_LENGTH : HEADER_LENGTH + length]).length
-    return Entry(kind, source, sequence, offset, length, time)
+    return Entry(kind, source, sequence, offset, offset + length, time)
 
 
 def split(data: bytes) -> list[bytes]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from gridmad.errors import UsageError
+from gridmad.peek.frame import MAX_RAW
 from gridmad.peek.intake import Intake
 
 LOGGER = logging.getLogger(__name__)
@@ -25,12 +26,15 @@ PIPE_SIZE: Final = 1 << 20
 """Bytes of room that is asked for in a pipe, as much as an ordinary user may have."""
 FLUSH: Final = 0.1
 """Seconds that the beginning of a chunk waits for its rest, unless all was quiet before."""
+BUSY_FLUSH: Final = 0.25
+"""The same while more than a chunk comes in that time, which nobody reads as it comes: each
+body wakes threads on both sides and in the broker, where it may be one of fifty streams."""
 SHORTEST_PAUSE: Final = 0.002
 FASTEST: Final = 500e6
 """Bytes a second that a command may write without finding its pipe full in a short pause."""
-LONGEST_PAUSE: Final = 0.016
+LONGEST_PAUSE: Final = 0.03
 """What pauses grow to while they fill less than a quarter of the pipe: a reader that looks
-every 2 ms costs 2 % of a core, and a node may run fifty."""
+every 2 ms costs 2 % of a core, and a node may run fifty.  A burst may wait for it once."""
 QUIET_GRACE: Final = 2.0
 """Seconds of silence after the command's end, when another process keeps its pipe open."""
 GRACE: Final = 30.0
@@ -65,11 +69,12 @@ class Output:
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}") from None
 
-    def write(self, data: memoryview) -> None:
+    def write(self, data: bytes) -> None:
         """Write all of it, however long that takes."""
-        while data and self._descriptor >= 0:
+        rest = memoryview(data)
+        while rest and self._descriptor >= 0:
             try:
-                data = data[os.write(self._descriptor, data) :]
+                rest = rest[os.write(self._descriptor, rest) :]
             except BlockingIOError:  # somebody made it so, and shares it with us
                 select.select([], [self._descriptor], [])
             except OSError as error:
@@ -125,31 +130,29 @@ class PipeReader(threading.Thread):
 
     def _pass_on(self) -> None:
         """Read to the end for the output beside the view alone."""
-        room = memoryview(bytearray(1 << 16))
         read_at = 0.0
         while True:
             try:
-                count = os.readv(self._descriptor, [room])
+                data = os.read(self._descriptor, MAX_RAW)
             except BlockingIOError:
                 now = time.monotonic()
                 if self._is_over(now, read_at):
                     return
                 self._wait(now, read_at)
                 continue
-            if not count:
+            if not data:
                 return
             read_at = time.monotonic()
             if self._output is not None:
-                self._output.write(room[:count])
+                self._output.write(data)
 
     def _read(self) -> None:
         intake, output, descriptor = self._intake, self._output, self._descriptor
         flush_at = read_at = 0.0
-        gathered = 0
+        gathered = unflushed = 0
         while True:
-            room = intake.room()
             try:
-                count = os.readv(descriptor, [room])
+                data = os.read(descriptor, intake.room)
             except BlockingIOError:
                 now = time.monotonic()
                 if self._is_over(now, read_at):
@@ -158,30 +161,32 @@ class PipeReader(threading.Thread):
                     self._wait(now, read_at)
                 elif now >= flush_at:
                     intake.flush()
-                    flush_at = now + FLUSH
+                    flush_at = now + (FLUSH if unflushed < MAX_RAW else BUSY_FLUSH)
+                    unflushed = 0
                 else:
                     # More may be on its way: to wake up for each line would cost more.
-                    self._rest(gathered)
+                    self._rest(gathered, flush_at - now)
                     gathered = 0
                 continue
-            if not count:
+            if not data:
                 return
-            gathered += count
+            gathered += len(data)
+            unflushed += len(data)
             if output is not None:
-                output.write(room[:count])
-            intake.take(count)
+                output.write(data)
+            intake.take(data)
             if self._ended_at is not None:
-                self._owed -= count
+                self._owed -= len(data)
                 read_at = time.monotonic()
                 if self._owed <= 0 and read_at > self._ended_at + GRACE:
                     self.was_cut_off = True
                     return
 
-    def _rest(self, gathered: int) -> None:
+    def _rest(self, gathered: int, longest: float) -> None:
         """Pause, the longer the less the pipe held after the last pause."""
-        longer = self._pause * (0.5 if gathered > self._quarter else 2)
-        self._pause = min(max(longer, self._shortest), LONGEST_PAUSE)
-        time.sleep(self._pause)
+        is_fast = gathered > self._quarter
+        self._pause = self._shortest if is_fast else min(2 * self._pause, LONGEST_PAUSE)
+        time.sleep(min(self._pause, longest))
 
     def _is_over(self, now: float, read_at: float) -> bool:
         if self._ended_at is None:
