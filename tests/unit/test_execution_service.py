@@ -112,6 +112,21 @@ def test_what_the_model_does_not_have_is_logged_once(
     assert caplog.messages == ["job 1: attributes that the model does not have: gpus, savestate"]
 
 
+def test_files_that_the_driver_does_not_stage_are_warned_of(
+    rsl: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rsl.write_text(
+        '&(executable=a)(inputFiles=("in" "gsiftp://se.example.org/in")("here" "(null)"))'
+        '(outputFiles=("out" "gsiftp://se.example.org/out"))'
+    )
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        await submit(session, rsl)
+
+    play(Jobs(), rsl, scene)
+    assert caplog.messages == ["job 1: this driver stages none of its files: in, out"]
+
+
 def test_a_description_that_cannot_be_read_fails_alone(rsl: Path, tmp_path: Path) -> None:
     async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
         (tmp_path / "large").write_bytes(b"x" * ((1 << 20) + 1))

@@ -131,6 +131,8 @@ def test_requirements() -> None:
     assert _requirements(JobDescription("x"), argparse.Namespace(partition="p")) == (
         "--partition=p",
     )
+    spread = JobDescription("x", count=8, nodes=4, processes_per_node=2)
+    assert _requirements(spread, options) == ("--ntasks=8", "--nodes=4", "--ntasks-per-node=2")
 
 
 @given(st.lists(st.integers(0, MAX_SCRIPT), max_size=20))

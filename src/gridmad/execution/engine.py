@@ -444,6 +444,7 @@ def driver_of(resource: type[Resource]) -> type[Engine]:
         "resource_class": resource,
         "summary": resource.summary,
         "stages_inputs": resource.stages_inputs,
+        "stages_urls": resource.stages_urls,
         "__doc__": resource.__doc__,
     }
     return type(f"{resource.__name__}Driver", (Engine,), members)

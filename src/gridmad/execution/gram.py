@@ -178,6 +178,7 @@ class Gram(Resource):
     summary = "runs jobs through GRAM5"
     chunk = 1
     submitters = PLACES
+    stages_urls = True
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:

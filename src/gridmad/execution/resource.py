@@ -66,6 +66,8 @@ class Resource:
     """It has a `look`."""
     stages_inputs: ClassVar[bool] = False
     """Its `submit` brings the `inputs` of a description to the job's directory."""
+    stages_urls: ClassVar[bool] = False
+    """It brings and takes away files whose other place is a URL."""
 
     report: Callable[[str, JobId, JobState], None]
     """Tells a state that the resource told by itself: `report(endpoint, job, state)`; set by the

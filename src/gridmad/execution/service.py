@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from gridmad import wire
 from gridmad.driver import Batch, describe, file_name, open_file
 from gridmad.errors import DescriptionError, DriverError, TransientError, UnknownJobError
-from gridmad.execution.description import MAX_BYTES, parse_description
+from gridmad.execution.description import MAX_BYTES, JobDescription, parse_description
 from gridmad.execution.driver import Contact, ExecutionDriver
 from gridmad.execution.model import PENDING, JobState, Phase, Submission
 from gridmad.service import Service, message, settle, then
@@ -169,13 +169,7 @@ class ExecutionService(Service):
                 log.error("job %s: %s", request.id, outcome)
                 self.answer([request], [wire.failure(str(outcome))])
             elif not request.answered:  # gwd was told of a failure meanwhile
-                if outcome.description.extra:
-                    names = ", ".join(outcome.description.extra)
-                    log.info(
-                        "job %s: attributes that the model does not have: %s",
-                        request.id,
-                        names[:MAX_LOGGED],
-                    )
+                self._remark(request.id, outcome.description)
                 submissions.append(outcome)
                 accepted.append(request)
         if not accepted:
@@ -192,6 +186,20 @@ class ExecutionService(Service):
                 await done
         finally:
             self._submit_ended()
+
+    def _remark(self, job_id: str, job: JobDescription) -> None:
+        """Log what of a description no driver, or not this one, does."""
+        if job.extra:
+            names = ", ".join(job.extra)
+            log.info(
+                "job %s: attributes that the model does not have: %s", job_id, names[:MAX_LOGGED]
+            )
+        elsewhere = [file.name for file in (*job.inputs, *job.outputs) if "://" in file.url]
+        if elsewhere and not self._execution.stages_urls:
+            names = ", ".join(elsewhere)
+            log.warning(
+                "job %s: this driver stages none of its files: %s", job_id, names[:MAX_LOGGED]
+            )
 
     def _submit_ended(self) -> None:
         self._submitting -= 1

@@ -457,6 +457,10 @@ def _requirements(job: JobDescription, options: argparse.Namespace) -> tuple[str
         words.append(f"--account={job.project}")
     if job.count > 1:
         words.append(f"--ntasks={job.count}")
+    if job.nodes:
+        words.append(f"--nodes={job.nodes}")
+    if job.processes_per_node:
+        words.append(f"--ntasks-per-node={job.processes_per_node}")
     if job.max_wall_time:
         words.append(f"--time={job.max_wall_time}")
     memory = max(job.max_memory or 0, job.min_memory or 0)

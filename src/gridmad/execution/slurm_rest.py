@@ -217,6 +217,12 @@ class SlurmRest(Slurm):
 
     # ------------------------------------------------------------ what commands do elsewhere
 
+    def _script(self, task: Task) -> str:
+        job = task.submission.description
+        if job.nodes or job.processes_per_node:
+            raise DriverError("nodes cannot be asked for through slurmrestd: use gw_em_mad_slurm")
+        return super()._script(task)
+
     async def _place(
         self, words: Sequence[str], array: Sequence[tuple[Task, str]]
     ) -> str | DriverError:
