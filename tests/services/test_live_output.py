@@ -1,18 +1,22 @@
 """Jobs of real drivers, watched by their numbers: `--peek`."""
 
 import hashlib
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from tests.conformance.drivers import SUBJECTS, Site
+from tests.conformance.drivers import SUBJECTS, Site, Subject
 from tests.conformance.gwd import Player
 from tests.peek_user import User, finish, last_line, read_until
 from tests.services.ports import reserve_port
 from tests.services.rabbitmq import RabbitMQ
+from tests.services.sshd import SshdMaker
 
 DRIVERS = ["gw_em_mad_fork", "gw_em_mad_slurm"]
 JOB = 17
@@ -189,6 +193,92 @@ def test_settings_that_are_wrong_keep_no_job_from_running(fork: Site, tmp_path: 
     with peek(fork, "stomp://127.0.0.1") as gwd:
         submit(fork, gwd, fork.script(str(JOB), "exit 6"))
         assert ended(gwd) == "DONE:6"
+
+
+# ---------------------------------------------------------------- brought to another host
+
+
+class Away(NamedTuple):
+    """A host whose home is its own, without an installed msgpeek, and a driver that reaches it."""
+
+    site: Site
+    home: Path
+    bundles: Path
+    """What drivers have brought to it."""
+
+
+@pytest.fixture
+def away(tmp_path: Path, sshd: SshdMaker) -> Iterator[Away]:
+    home = tmp_path / "away"
+    server = sshd(home, environment={"PATH": "/usr/bin:/bin"})
+    (subject,) = [one for one in SUBJECTS if one.name == "gw_em_mad_ssh"]
+    with subject_without_host(subject).site(tmp_path) as site:
+        (site.home / ".ssh").symlink_to(home / ".ssh")
+        site.arguments = f"--interval 0.3 --identity {server.identity}"
+        site.arguments += f" --known-hosts {server.known_hosts}"
+        yield Away(site, home, home / ".gridmad/files")
+
+
+def subject_without_host(subject: Subject) -> Subject:
+    return replace(subject, prepare=lambda site: None)
+
+
+def test_over_ssh_a_job_is_watched_where_nothing_is_installed(
+    away: Away, rabbitmq: RabbitMQ, user: User
+) -> None:
+    site, home = away.site, away.home
+    script = home / "printer.sh"
+    script.write_text(f"#!/bin/sh\ntr '\\0' '\\n' </proc/$PPID/cmdline >by.$1\n{PRINTER}")
+    script.chmod(0o755)
+    with peek(site, rabbitmq.url, rabbitmq) as gwd:
+        seen = []
+        for job, name, code in ((JOB, "a", 3), (JOB + 1, "b", 4)):
+            client = user.start("-I", str(job), "--wait", "-F", f"{name}.log")
+            text = f'&(executable="printer.sh")(arguments="{name}" "{code}")(stdout="out.{name}")'
+            path = site.write(name, f'{text}(stderr="err.{name}")')
+            assert gwd.ask_and_wait(f"SUBMIT {job} localhost {path}", seconds=60)
+            assert ended(gwd, job) == f"DONE:{code}"
+            assert finish(client)[0] == code
+            for copy, log, own in (
+                (f"copy.{name}", f"{name}.log", f"out.{name}"),
+                (f"copy2.{name}", f"{name}.log.err", f"err.{name}"),
+            ):
+                assert digest(home / copy) == digest(user.folder / log) == digest(home / own)
+            (copied,) = home.glob(".msgpeek-*")
+            assert copied.name in (home / f"by.{name}").read_text().splitlines()
+            (bundle,) = away.bundles.iterdir()
+            seen.append((bundle.name, bundle.stat().st_ino))
+        # What is uploaded again is another file.
+        assert seen[0] == seen[1]
+    assert bundle.stat().st_mode & 0o777 == 0o600
+    assert bundle.name == digest(bundle)
+    assert digest(copied) == bundle.name
+
+
+def test_over_ssh_without_a_broker_jobs_run_as_ever(away: Away, silent: socket.socket) -> None:
+    with peek(away.site, mute(silent)) as gwd:
+        path = away.site.write(
+            "job", '&(executable="/bin/sh")(arguments="-c" "echo out; exit 5")(stdout="out")'
+        )
+        assert gwd.ask_and_wait(f"SUBMIT {JOB} localhost {path}", seconds=60)
+        assert ended(gwd) == "DONE:5"
+    assert (away.home / "out").read_text() == "out\n"
+
+
+def test_over_ssh_a_job_runs_where_nothing_can_be_brought(away: Away) -> None:
+    with peek(away.site, f"stomp://127.0.0.1:{reserve_port()}") as gwd:
+        for job, code in ((JOB, 5), (JOB + 1, 6)):
+            path = away.site.write(
+                "job", f'&(executable="/bin/sh")(arguments="-c" "exit {code}")(stdout="out")'
+            )
+            assert gwd.ask_and_wait(f"SUBMIT {job} localhost {path}", seconds=60)
+            assert ended(gwd, job) == f"DONE:{code}"
+            if job == JOB:
+                shutil.rmtree(away.bundles)
+                away.bundles.write_text("in the way")
+                (copied,) = away.home.glob(".msgpeek-*")
+                copied.unlink()
+    assert not list(away.home.glob(".msgpeek-*"))
 
 
 def wait_for_text(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from gridmad.driver import open_file
 from gridmad.errors import DriverError
-from gridmad.execution.description.model import JobDescription
+from gridmad.execution.description.model import JobDescription, StagedFile
 from gridmad.execution.model import JobState
 
 MAX_STATUS: Final = 4096
@@ -62,6 +62,7 @@ def payload(
     if directory:
         problem = quote(f"the directory {directory} cannot be entered")
         lines.append(f"cd {quote(_operand(directory))} || finish 127 {problem}")
+    lines += map(_copy, job.copies)
     stdin = _path("stdin", job.stdin) or "/dev/null"
     stdout = _output("stdout", job.stdout, status_file)
     stderr = _output("stderr", job.stderr, status_file)
@@ -102,6 +103,21 @@ def read_status(path: Path) -> JobState | None:
 def encode(script: str) -> bytes:
     """A script as the shell shall read it: bytes that were not UTF-8 are what they were."""
     return script.encode("utf-8", "surrogateescape")
+
+
+def _copy(file: StagedFile) -> str:
+    """A line that copies a file into the job's directory: by its name only when it is whole, as
+    another job of the same directory may be reading it.
+    """
+    name = quote(f"./{file.name}")
+    mode = "700" if file.is_executable else "600"
+    steps = (
+        f"part=$(mktemp {name}.XXXXXXXX)",
+        f'cp {quote(file.url)} "$part"',
+        f'chmod {mode} "$part"',
+        f'mv -f "$part" {name}',
+    )
+    return f'{{ {" && ".join(steps)} || rm -f "$part"; }} </dev/null >/dev/null 2>&1'
 
 
 def _executable(value: str) -> str:

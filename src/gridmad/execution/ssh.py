@@ -41,6 +41,7 @@ class Ssh(Resource):
     summary = "run jobs on other hosts over ssh"
     chunk = 100
     looks = True
+    stages_inputs = True
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:

@@ -15,10 +15,13 @@
 #   TAG.cancel   the identity of who is ending it
 #   TAG.status   a line: its exit code, or why it has none
 #
+# Files that drivers bring for jobs are in ~/.gridmad/files, named by their SHA-256; a job gets
+# copies.
+#
 # `events` gets a line as a job begins and as it ends, for those who watch it with tail.
 # An answer is a line `TAG WORD [MORE]`; of what is not known there is none.
 #
-# It needs Linux (/proc), setsid (util-linux), and awk, find, grep and tail.
+# It needs Linux (/proc), setsid (util-linux), and awk, find, grep, mktemp and tail.
 
 set -C # `>` makes a file or fails, wherever `>|` does not say otherwise
 
@@ -211,6 +214,7 @@ sweep() { # DAYS
         file=${file%.status}
         rm -f "$file" "$file".*
     done
+    find ../files -type f -mtime "+$1" -exec rm -f {} +
     [ -z "$(find events -size +2000)" ] || true >|events
 }
 
@@ -221,6 +225,26 @@ keep() { # DAYS
     if [ -z "$(find swept -mtime -1 2>/dev/null)" ]; then
         echo >|swept
         setsid -f /bin/sh "$helper" sweep "$1" </dev/null >/dev/null 2>&1
+    fi
+}
+
+# Tells which of these files are here; those that are in use are not swept.
+find_files() { # DIGEST ...
+    for digest; do
+        if [ -f "../files/$digest" ]; then
+            touch -c "../files/$digest"
+            printf '%s here\n' "$digest"
+        fi
+    done
+}
+
+# Takes a file from stdin; one that was cut short does not count.
+take_file() { # DIGEST SIZE
+    part=$(mktemp ../files/part-XXXXXXXX) || return
+    if cat >|"$part" && [ "$(wc -c <"$part")" -eq "$2" ] && mv -f "$part" "../files/$1"; then
+        printf '%s here\n' "$1"
+    else
+        rm -f "$part"
     fi
 }
 

@@ -114,7 +114,7 @@ class Cluster:
         """Submit jobs."""
         await self._start()
         await self._processes.keep()
-        return await self._resource.submit("", tasks)
+        return await self._resource.submit("", await self._processes.bring(tasks))
 
     async def query(self, jobs: Mapping[JobId, str]) -> Mapping[JobId, JobState]:
         """The states of jobs."""

@@ -22,10 +22,12 @@ WATCH: Final = 'exec tail -n 100 -f "$HOME/.gridmad/jobs/events"'
 """Tells the ends of jobs as they come, and the last ones, which may just have been missed."""
 FOLDER: Final = ".gridmad/jobs"
 """Below the user's home."""
+FILES: Final = ".gridmad/files"
+"""The same, for files that jobs get copies of."""
 
 _BEGIN: Final = b"gridmad begin"
 _END: Final = b"gridmad end"
-_LINE: Final = re.compile(rb"([0-9a-f]{16}) ([a-z]+)(?: (.*))?")
+_LINE: Final = re.compile(rb"([0-9a-f]{16}|[0-9a-f]{64}) ([a-z]+)(?: (.*))?")
 _HOME: Final = re.compile(rb"gridmad home (/[^\0]*)")
 _MISSING: Final = re.compile(rb"gridmad missing ([ -~]*)")
 _EXIT_CODE: Final = re.compile(r"[0-9]{1,3}")
@@ -43,7 +45,7 @@ class Answer(NamedTuple):
     """What a host answered."""
 
     jobs: Mapping[str, Said]
-    """By tag."""
+    """By tag; of files, by digest."""
     has_begun: bool
     """False: nothing was done."""
     is_whole: bool
@@ -74,7 +76,7 @@ class Helper:
         """Make the folders and put the helper there; `home_directory` reads the answer."""
         return f"""\
 umask 077
-cd "$HOME" && mkdir -p {FOLDER} && chmod 700 .gridmad {FOLDER} && cd {FOLDER} && {{
+cd "$HOME" && mkdir -p {FOLDER} {FILES} && chmod 700 .gridmad {FOLDER} {FILES} && cd {FOLDER} && {{
 [ -e {self._path} ] ||
     {{ printf '%s' {quote(self._text)} >{self._path}.$$ && mv -f {self._path}.$$ {self._path}; }}
 printf '' >>events
@@ -96,6 +98,14 @@ printf 'gridmad home %s\\n' "$HOME"
             "}",
         ]
         return encode("\n".join(lines) + "\n")
+
+    def upload(self, digest: str, size: int) -> str:
+        """A command that takes a file of `size` bytes from its stdin; answers as a request."""
+        script = (
+            f'helper={self._path}; umask 077; cd "$HOME/{FOLDER}" && . "$helper" && '
+            f"echo {_BEGIN.decode()} && take_file {digest} {size}; echo {_END.decode()}"
+        )
+        return f"exec /bin/sh -c {quote(script)}"
 
 
 def home_directory(output: bytes) -> str:

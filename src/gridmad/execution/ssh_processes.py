@@ -21,14 +21,19 @@ Nothing here enforces limits of time and memory, or knows queues.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from gridmad.errors import DriverError, NotSubmittedError, TransientError
+from gridmad.execution.description.model import StagedFile
+from gridmad.execution.inputs import local_inputs, read_files
 from gridmad.execution.model import JobState
 from gridmad.execution.resource import JobId, Task
 from gridmad.execution.ssh_helper import (
     COMMAND,
+    FILES,
     WATCH,
     Answer,
     Helper,
@@ -49,6 +54,11 @@ log = logging.getLogger(__name__)
 MAX_TOLD: Final = 10_000
 """States of jobs that a host told and nobody has asked for yet; most are of other drivers' jobs."""
 
+UPLOAD_TIME: Final = 10.0
+"""Seconds that jobs wait for their inputs to be uploaded ..."""
+UPLOAD_PAUSE: Final = 300.0
+"""... and for which none waits again where that failed."""
+
 
 class Processes:
     """The jobs of one host that are processes there."""
@@ -68,6 +78,7 @@ class Processes:
         self._report = report
         self.home = ""
         """The user's home directory there; "" before `greet`."""
+        self._upload_after = 0.0
         self._greeting = asyncio.Lock()
         self._told: dict[str, JobState] = {}
         self._watcher: asyncio.Task[None] | None = None
@@ -108,6 +119,50 @@ class Processes:
         """Have old files removed."""
         await self.ask(("keep", self._keep_days))
 
+    async def bring(self, tasks: Sequence[Task]) -> Sequence[Task]:
+        """Bring the files of this machine that jobs want to the host, each once; the tasks then
+        copy them.
+
+        What cannot be brought in time keeps no job from running.
+        """
+        wanted = {task.tag: local_inputs(task.submission.description) for task in tasks}
+        paths = {file.url for files in wanted.values() for file in files}
+        contents = await asyncio.to_thread(read_files, paths) if paths else {}
+        if not contents:
+            return tasks
+        there = set(await self.ask(("find_files", *{one.digest for one in contents.values()})))
+        there |= await self._upload(
+            {one.digest: one.data for one in contents.values() if one.digest not in there}
+        )
+        places = {
+            path: f"{self.home}/{FILES}/{one.digest}"
+            for path, one in contents.items()
+            if one.digest in there
+        }
+        return [_copying(task, wanted[task.tag], places) for task in tasks]
+
+    async def _upload(self, files: Mapping[str, bytes]) -> set[str]:
+        """Upload files, given by their digests: those that the host took."""
+        taken: set[str] = set()
+        if not files or time.monotonic() < self._upload_after:
+            return taken
+        try:
+            async with asyncio.timeout(UPLOAD_TIME):
+                for digest, data in files.items():
+                    command = self._helper.upload(digest, len(data))
+                    ended = await self._host.run(command, data)
+                    if digest not in Answer.parse(ended.output).jobs:
+                        raise DriverError(ended.errors or "it said nothing of them")
+                    taken.add(digest)
+        except (TimeoutError, DriverError) as error:
+            self._upload_after = time.monotonic() + UPLOAD_PAUSE
+            log.warning(
+                "%s did not take the inputs of jobs: %s",
+                self._host.address,
+                str(error) or f"it took more than {UPLOAD_TIME:g} seconds",
+            )
+        return taken
+
     async def end_tools(self, names: Collection[str]) -> None:
         """End the tools there that submit groups of jobs of these names."""
         await self.ask(("end_tools", *names))
@@ -118,6 +173,7 @@ class Processes:
         """Start jobs; their tags are their ids."""
         await self.greet()
         self.watch()
+        tasks = await self.bring(tasks)
         refused: dict[str, DriverError] = {}
         calls: list[Sequence[str]] = [("keep", self._keep_days)]
         for task in tasks:
@@ -185,6 +241,13 @@ class Processes:
         """Watch no more."""
         if self._watcher is not None:
             self._watcher.cancel()
+
+
+def _copying(task: Task, files: Sequence[StagedFile], places: Mapping[str, str]) -> Task:
+    """The task with those of `files` as copies that have a place on the host."""
+    copies = [replace(file, url=places[file.url]) for file in files if file.url in places]
+    description = replace(task.submission.description, copies=copies)
+    return replace(task, submission=replace(task.submission, description=description))
 
 
 def _known(jobs: Mapping[JobId, str]) -> Sequence[str]:

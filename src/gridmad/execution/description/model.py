@@ -34,6 +34,8 @@ class JobDescription:
     stdout: str = ""
     stderr: str = ""
     inputs: Sequence[StagedFile] = ()
+    copies: Sequence[StagedFile] = ()
+    """Inputs that a driver has brought to the resource already: each `url` is a path there."""
     outputs: Sequence[StagedFile] = ()
     count: int = 1
     """Processes; where only nodes are asked for, those of all nodes."""
