@@ -240,7 +240,7 @@ class Engine(ExecutionDriver):
                 order.answer(error)
                 continue
             except UnicodeEncodeError:
-                order.answer(DriverError(f"the host {submission.host} is no text"))
+                order.answer(DriverError(f"the host {submission.host!r} is no text"))
                 continue
             if not self._has_doubts(name, order):
                 orders.setdefault(name, []).append(order)
