@@ -29,6 +29,7 @@ from gridmad.execution.credential import Kind, file_source, slurm_source
 from gridmad.execution.credential_watch import CredentialWatch
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.engine import driver_of
+from gridmad.execution.http_body import read_body
 from gridmad.execution.model import JobState
 from gridmad.execution.resource import JobId, Task
 from gridmad.execution.slurm import (
@@ -39,7 +40,6 @@ from gridmad.execution.slurm import (
     is_transient,
     is_unreached,
 )
-from gridmad.execution.status_files import StatusFiles
 
 if TYPE_CHECKING:
     import httpx
@@ -199,7 +199,6 @@ class SlurmRest(Slurm):
         except ImportError:
             raise MissingDependencyError("httpx", "slurm-rest") from None
         self._httpx = httpx
-        self._files = StatusFiles(self.folder)
         self._user = self.options.user or pwd.getpwuid(os.getuid()).pw_name
         path = self.options.rest.removeprefix("unix:")
         is_local = path != self.options.rest
@@ -308,7 +307,7 @@ class SlurmRest(Slurm):
             headers["X-SLURM-USER-TOKEN"] = credential.content.decode("ascii")
         try:
             async with self._client.stream(method, path, json=content, headers=headers) as response:
-                answer = await _read(response)
+                answer = await read_body(response, MAX_ANSWER)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NotSubmittedError(f"slurmrestd is out of reach: {error}") from None
         except httpx.HTTPError as error:
@@ -334,17 +333,6 @@ def _error(answer: bytes) -> tuple[int, str]:
         return code, " ".join(str(error.get("error") or error.get("description")).split())
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return 0, ""
-
-
-async def _read(response: "httpx.Response") -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.aiter_bytes():
-        size += len(part)
-        if size > MAX_ANSWER:
-            raise TransientError(f"slurmrestd answered more than {MAX_ANSWER} bytes")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _url(text: str) -> str:
