@@ -280,7 +280,6 @@ def test_what_is_refused(host: Sshd) -> None:
         assert "nowhere.invalid" in await one.refused(true, host="nowhere.invalid")
         assert "[user@]host" in await one.refused(true, host="-oProxyCommand=x")
         assert "jobmanager-slurm" in await one.refused(true, manager="jobmanager-pbs")
-        assert "sbatch" in await one.refused(true, manager="jobmanager-slurm")
 
     run(test)
 

@@ -1,4 +1,5 @@
-"""Runs jobs on a Slurm cluster, by its command-line tools (gw_em_mad_slurm).
+"""Runs jobs on a Slurm cluster, by its command-line tools (gw_em_mad_slurm); by slurmrestd see
+gridmad.execution.slurm_rest.
 
 Jobs that are submitted together and ask for the same are one array, named `gridmad-<group>`,
 and a job's number in its group is the number of its task; so a job is found by its tag.  The
@@ -24,8 +25,10 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from gridmad.errors import DriverError, NotSubmittedError, TransientError
+from gridmad.execution import credential_watch
 from gridmad.execution.batch_system import BatchSystem, add_native_option
 from gridmad.execution.commands import Commands, Finished
 from gridmad.execution.contact import group_name, number_in_group
@@ -34,7 +37,7 @@ from gridmad.execution.engine import driver_of
 from gridmad.execution.environment import job_environment
 from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState
 from gridmad.execution.payload import encode, payload, quote
-from gridmad.execution.resource import JobId, Task
+from gridmad.execution.resource import JobId, Resource, Task
 from gridmad.execution.status_files import StatusFiles
 
 log = logging.getLogger(__name__)
@@ -155,11 +158,36 @@ class Slurm(BatchSystem):
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare --partition and --native."""
+        """Declare what sbatch is told, and where slurmrestd is."""
         parser.add_argument(
             "--partition", metavar="NAME", help="for jobs that name no queue (default: Slurm's own)"
         )
         add_native_option(parser, "sbatch", "--qos=normal --constraint=skylake")
+        parser.add_argument(
+            "--rest",
+            metavar="URL",
+            type=_url,
+            help="speak with slurmrestd at https://HOST:PORT, http://HOST:PORT or unix:/PATH "
+            "instead of using Slurm's commands",
+        )
+        parser.add_argument(
+            "--token",
+            metavar="FILE",
+            help="that holds a JSON Web Token for slurmrestd (default: $SLURM_JWT)",
+        )
+        parser.add_argument(
+            "--user", metavar="NAME", help="the token's user (default: who runs the driver)"
+        )
+        credential_watch.add_options(parser)
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Resource:
+        """By its commands, or by slurmrestd."""
+        if options.rest is None:
+            return cls(options)
+        from gridmad.execution.slurm_rest import SlurmRest
+
+        return SlurmRest(options)
 
     def __init__(
         self,
@@ -476,6 +504,15 @@ def array_ranges(numbers: Sequence[int]) -> str:
         else:
             parts.append([number, number])
     return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)
+
+
+def _url(text: str) -> str:
+    """An URL on the command line."""
+    parts = urlsplit(text)
+    is_local = text.startswith("unix:/")
+    if not is_local and not (parts.scheme in ("http", "https") and parts.hostname):
+        raise argparse.ArgumentTypeError(f"no URL of slurmrestd: {text[:80]}")
+    return text.rstrip("/")
 
 
 DRIVER = driver_of(Slurm)

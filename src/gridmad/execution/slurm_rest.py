@@ -1,4 +1,4 @@
-"""Runs jobs on a Slurm cluster, by slurmrestd (gw_em_mad_slurm_rest).
+"""Runs jobs on a Slurm cluster, by slurmrestd (gw_em_mad_slurm --rest URL).
 
 For a machine that has none of Slurm's commands.  Jobs, their names and contacts are those of
 gridmad.execution.slurm, so a site may change from one to the other while jobs run.  The driver
@@ -21,14 +21,17 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
-from gridmad.errors import DriverError, MissingDependencyError, NotSubmittedError, TransientError
-from gridmad.execution import credential_watch
+from gridmad.errors import (
+    DriverError,
+    MissingDependencyError,
+    NotSubmittedError,
+    TransientError,
+    UsageError,
+)
 from gridmad.execution.credential import Kind, file_source, slurm_source
 from gridmad.execution.credential_watch import CredentialWatch
 from gridmad.execution.description.model import JobDescription
-from gridmad.execution.engine import driver_of
 from gridmad.execution.http_body import read_body
 from gridmad.execution.model import JobState
 from gridmad.execution.resource import JobId, Task
@@ -150,31 +153,10 @@ def properties(task: Task, numbers: str, options: argparse.Namespace) -> dict[st
 class SlurmRest(Slurm):
     """Jobs on a Slurm cluster, by slurmrestd."""
 
-    summary = "run jobs on a Slurm cluster, through slurmrestd"
-
-    @classmethod
-    def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare where slurmrestd is and what lets the driver in."""
-        parser.add_argument(
-            "--rest",
-            metavar="URL",
-            required=True,
-            type=_url,
-            help="of slurmrestd: https://HOST:PORT, http://HOST:PORT or unix:/PATH",
-        )
-        parser.add_argument(
-            "--token", metavar="FILE", help="that holds a JSON Web Token (default: $SLURM_JWT)"
-        )
-        parser.add_argument(
-            "--user", metavar="NAME", help="the token's user (default: who runs the driver)"
-        )
-        credential_watch.add_options(parser)
-        parser.add_argument(
-            "--partition", metavar="NAME", help="for jobs that name no queue (default: Slurm's own)"
-        )
-
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
+        if options.native:
+            raise UsageError("--native is for sbatch, and --rest does without it")
         self._environment = {
             name: value
             for name, value in self._environment.items()
@@ -333,15 +315,3 @@ def _error(answer: bytes) -> tuple[int, str]:
         return code, " ".join(str(error.get("error") or error.get("description")).split())
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return 0, ""
-
-
-def _url(text: str) -> str:
-    """An URL on the command line."""
-    parts = urlsplit(text)
-    is_local = text.startswith("unix:/")
-    if not is_local and not (parts.scheme in ("http", "https") and parts.hostname):
-        raise argparse.ArgumentTypeError(f"no URL of slurmrestd: {text[:80]}")
-    return text.rstrip("/")
-
-
-DRIVER = driver_of(SlurmRest)
