@@ -244,7 +244,7 @@ SUBJECTS = [
     Subject("gw_em_mad_fork", submits_once=False),
     Subject("gw_em_mad_arc", compute_element, jobs=10, is_slow=True, ends_processes=False),
     Subject("gw_em_mad_slurm", cluster),
-    Subject("gw_em_mad_slurm_rest", cluster_by_rest, needs_arguments=True),
+    Subject("gw_em_mad_slurm", cluster_by_rest, label="gw_em_mad_slurm by slurmrestd"),
     Subject("gw_em_mad_sge", grid_engine),
     Subject("gw_em_mad_ssh", remote_host),
     Subject("gw_em_mad_prews", gatekeeper, hands_on=False, jobs=40),

@@ -424,7 +424,8 @@ def test_hundreds_of_jobs_between_polls(site: Site) -> None:
         gwd.ask(*requests)
         gwd.settle(60)
         for job in range(count):
-            gwd.wait(lambda job=job: gwd.has_ended(job), f"the end of job {job} is not told")  # type: ignore[misc]
+            problem = f"the end of job {job} is not told"
+            gwd.wait(lambda job=job: gwd.has_ended(job), problem, 90)  # type: ignore[misc]
             assert gwd.last_state(job) == "DONE:0"
 
 

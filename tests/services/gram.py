@@ -51,7 +51,7 @@ JOB_MANAGER_CONFIGURATION = """\
 -home /usr
 -target-globus-location /usr
 -globus-toolkit-version 6.2
--state-file-dir {folder}/state
+-state-file-dir {state}
 -log-pattern {folder}/job-manager.log
 -log-levels FATAL|ERROR|WARN|INFO
 -globus-gatekeeper-host localhost
@@ -126,6 +126,8 @@ class Gram:
         self.user = self.authority.user("alice")
         self.proxy = self.authority.proxy(self.user, f"proxy-{self.port}").proxy
         self.keeper: KeptProcess | None = None
+        # Job managers put a socket there, whose path may have 107 characters.
+        self.state = Path(tempfile.mkdtemp(prefix="gram-", dir="/tmp"))
         self._configure()
         if slurm is not None:
             self._configure_slurm(slurm)
@@ -190,6 +192,7 @@ class Gram:
         if self.keeper is not None:
             self.keeper.kill()
             self.keeper = None
+        shutil.rmtree(self.state, ignore_errors=True)
 
     def __enter__(self) -> Self:
         try:
@@ -209,7 +212,7 @@ class Gram:
 
     def _configure(self) -> None:
         folder = self.folder
-        for name in ("services", "state", "events"):
+        for name in ("services", "events"):
             (folder / name).mkdir()
         self.home.mkdir(exist_ok=True)
         (folder / "grid-mapfile").write_text(f'"{self.user.subject}" {getpass.getuser()}\n')
@@ -226,6 +229,7 @@ class Gram:
         (folder / "job-manager.conf").write_text(
             JOB_MANAGER_CONFIGURATION.format(
                 folder=folder,
+                state=self.state,
                 port=self.port,
                 subject=self.host.subject,
                 certificates=self.authority.certificates,

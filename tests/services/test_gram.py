@@ -354,7 +354,7 @@ def test_a_job_that_ends_while_no_driver_is_there_is_remembered(site: Site) -> N
     second.ask(f"RECOVER 1 {contact} -")
     assert answer(second, 1, "RECOVER") == "SUCCESS DONE:9"
     path = job_path(first, 1)
-    state = site.gram.folder / "state"
+    state = site.gram.state
     wait_for(lambda: not list(state.rglob(f"*{path}*")), "the job manager keeps the job for ever")
 
 

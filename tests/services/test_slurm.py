@@ -406,7 +406,7 @@ def test_a_thousand_jobs_of_which_half_are_cancelled(site: Site) -> None:
         first.initialise(count)
         first.ask_and_wait(*orders, seconds=60)
         assert len(first.contacts) == count
-        assert Counter(notes.read_text().split())["sbatch"] == count / 200
+        assert Counter(notes.read_text().split())["sbatch"] <= 2 * count / 200
         first.ask_and_wait(*(f"CANCEL {job} - -" for job in cancelled[: len(cancelled) // 2]))
         first.process.kill()
     ends = {job: "DONE:143" if job % 2 == 0 else f"DONE:{job % 7}" for job in range(count)}

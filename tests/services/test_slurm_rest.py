@@ -1,4 +1,4 @@
-"""gw_em_mad_slurm_rest on a real slurmrestd."""
+"""gw_em_mad_slurm --rest on a real slurmrestd."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tests.services.test_slurm import (
     wait_for_state,
 )
 
-(SUBJECT,) = (subject for subject in SUBJECTS if subject.name == "gw_em_mad_slurm_rest")
+(SUBJECT,) = (subject for subject in SUBJECTS if subject.label == "gw_em_mad_slurm by slurmrestd")
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ from gridmad.execution.credential import (
 from gridmad.execution.credential_watch import CredentialWatch
 from gridmad.execution.delegation import delegate
 from gridmad.execution.engine import driver_of
+from gridmad.execution.http_body import read_body
 from gridmad.execution.model import JobState, Submission
 from gridmad.execution.resource import JobId, Resource, Task
 
@@ -370,7 +371,7 @@ class Arc(Resource):
         url = f"{self.options.url.replace('{host}', endpoint)}/rest/1.0/{path}"
         try:
             async with client.stream(method, url, content=content, headers=headers) as response:
-                answer = await _read(response)
+                answer = await read_body(response, MAX_ANSWER)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NotSubmittedError(f"{endpoint} is out of reach: {_describe(error)}") from None
         except httpx.HTTPError as error:
@@ -403,17 +404,6 @@ class Arc(Resource):
                 if before is not None:
                     await before.client.aclose()
             return self._connected.client
-
-
-async def _read(response: "httpx.Response") -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.aiter_bytes():
-        size += len(part)
-        if size > MAX_ANSWER:
-            raise TransientError(f"{response.url.host} answered more than {MAX_ANSWER} bytes")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _describe(error: Exception) -> str:

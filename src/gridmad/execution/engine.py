@@ -128,7 +128,7 @@ class Engine(ExecutionDriver):
         self._ledger = Ledger(
             folder, status_folder, os.environ.get("GW_LOCATION", ""), options.keep_days * 86400.0
         )
-        self._resource = self.resource_class(options)
+        self._resource = self.resource_class.of(options)
         self._resource.report = self._told
         self._resource.folder = status_folder
         self._endpoints: dict[str, Endpoint] = {}
@@ -240,7 +240,7 @@ class Engine(ExecutionDriver):
                 order.answer(error)
                 continue
             except UnicodeEncodeError:
-                order.answer(DriverError(f"the host {submission.host} is no text"))
+                order.answer(DriverError(f"the host {submission.host!r} is no text"))
                 continue
             if not self._has_doubts(name, order):
                 orders.setdefault(name, []).append(order)

@@ -85,6 +85,11 @@ class Resource:
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         """Declare the resource's own options."""
 
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> "Resource":
+        """The resource that the options mean, where there are several ways to reach it."""
+        return cls(options)
+
     async def start(self) -> None:
         """Get ready; the place to import a library.  As Driver.start."""
 

@@ -27,7 +27,6 @@ import asyncio
 import itertools
 import logging
 import os
-import shlex
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +35,7 @@ from typing import BinaryIO, Final
 
 from gridmad.driver import describe
 from gridmad.errors import DriverError, NotSubmittedError, TransientError
+from gridmad.execution.batch_system import BatchSystem, add_native_option
 from gridmad.execution.commands import Commands, Finished
 from gridmad.execution.contact import group_name
 from gridmad.execution.engine import driver_of
@@ -59,9 +59,9 @@ from gridmad.execution.grid_engine import (
     task_number,
     unnumbered_id,
 )
-from gridmad.execution.model import JobState, Submission
+from gridmad.execution.model import JobState
 from gridmad.execution.payload import encode, payload
-from gridmad.execution.resource import JobId, Resource, Task
+from gridmad.execution.resource import JobId, Task
 from gridmad.execution.status_files import StatusFiles
 
 log = logging.getLogger(__name__)
@@ -149,12 +149,13 @@ class Accounting:
             del self._ends[tag]
 
 
-class GridEngine(Resource):
+class GridEngine(BatchSystem):
     """Jobs on a Grid Engine cluster."""
 
     scheme = "sge"
     summary = "run jobs on a Grid Engine cluster"
-    looks = True
+    submit_tool = "qsub"
+    package = "Grid Engine's commands (gridengine-client)"
     miss_time = 75.0  # an accounting_flush_time of up to a minute is usual
 
     @classmethod
@@ -173,13 +174,7 @@ class GridEngine(Resource):
             help="the parallel environment of jobs that ask for a count above 1 "
             "(default: such jobs are refused)",
         )
-        parser.add_argument(
-            "--native",
-            metavar="WORDS",
-            type=shlex.split,
-            default=[],
-            help="further words for every qsub, as '-l scratch=1 -p -10'",
-        )
+        add_native_option(parser, "qsub", "-l scratch=1 -p -10")
         parser.add_argument(
             "--accounting",
             metavar="FILE",
@@ -193,47 +188,23 @@ class GridEngine(Resource):
         commands: Commands | None = None,
         status_files: StatusFiles | None = None,
     ) -> None:
-        super().__init__(options)
-        self._commands = commands
-        self._files = status_files
+        super().__init__(options, commands, status_files)
         root = os.environ.get("SGE_ROOT") or DEFAULT_ROOT
         cell = os.environ.get("SGE_CELL") or "default"
         self._accounting = Accounting(
             options.accounting or Path(root, cell, "common", "accounting")
         )
         # Where the tools run elsewhere, nothing of this machine means anything.
-        own = os.environ if commands is None else {}
+        own = {} if self.is_elsewhere else os.environ
         self._environment = {
             name: value
             for name, value in own.items()
             if INHERITED.fullmatch(name) and name != "TMPDIR"
         }
 
-    async def start(self) -> None:
-        """Find the tools."""
-        if self._commands is None:
-            self._commands = Commands(seconds=self.options.timeout)
-        if self._files is None:
-            self._files = StatusFiles(self.folder)
-        if not self._commands.has("qsub"):
-            raise DriverError("no qsub on the PATH: Grid Engine's commands are not here")
-
     async def stop(self) -> None:
         """Leave all jobs as they are."""
         self._accounting.close()
-
-    def endpoint(self, submission: Submission) -> str:
-        """There is one cluster, whatever gwd calls it."""
-        return ""
-
-    @property
-    def _status_files(self) -> StatusFiles:
-        assert self._files is not None
-        return self._files
-
-    async def _run(self, *words: str, given: bytes = b"") -> Finished:
-        assert self._commands is not None
-        return await self._commands.run(*words, given=given)
 
     # ------------------------------------------------------------ submission
 
@@ -334,7 +305,6 @@ class GridEngine(Resource):
         return await self._status_files.look(jobs)
 
     async def _qstat(self, *words: str) -> Listing:
-        assert self._commands is not None
         user = await self._commands.user()
         finished = await self._run("qstat", "-xml", "-u", user, *words)
         if finished.exit_code != 0:

@@ -1,4 +1,5 @@
-"""Runs jobs on a Slurm cluster, by its command-line tools (gw_em_mad_slurm).
+"""Runs jobs on a Slurm cluster, by its command-line tools (gw_em_mad_slurm); by slurmrestd see
+gridmad.execution.slurm_rest.
 
 Jobs that are submitted together and ask for the same are one array, named `gridmad-<group>`,
 and a job's number in its group is the number of its task; so a job is found by its tag.  The
@@ -22,17 +23,19 @@ import asyncio
 import logging
 import os
 import re
-import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from gridmad.errors import DriverError, NotSubmittedError, TransientError
+from gridmad.execution import credential_watch
+from gridmad.execution.batch_system import BatchSystem, add_native_option
 from gridmad.execution.commands import Commands, Finished
 from gridmad.execution.contact import group_name, number_in_group
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.engine import driver_of
 from gridmad.execution.environment import job_environment
-from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Submission
+from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState
 from gridmad.execution.payload import encode, payload, quote
 from gridmad.execution.resource import JobId, Resource, Task
 from gridmad.execution.status_files import StatusFiles
@@ -145,26 +148,46 @@ def _exit_code(status: int) -> int:
     return 128 + number if number else status >> 8 & 0xFF
 
 
-class Slurm(Resource):
+class Slurm(BatchSystem):
     """Jobs on a Slurm cluster."""
 
     scheme = "slurm"
     summary = "run jobs on a Slurm cluster"
-    looks = True
+    submit_tool = "sbatch"
+    package = "Slurm's commands (slurm-client)"
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare --partition and --native."""
+        """Declare what sbatch is told, and where slurmrestd is."""
         parser.add_argument(
             "--partition", metavar="NAME", help="for jobs that name no queue (default: Slurm's own)"
         )
+        add_native_option(parser, "sbatch", "--qos=normal --constraint=skylake")
         parser.add_argument(
-            "--native",
-            metavar="WORDS",
-            type=shlex.split,
-            default=[],
-            help="further words for every sbatch, as '--qos=normal --constraint=skylake'",
+            "--rest",
+            metavar="URL",
+            type=_url,
+            help="speak with slurmrestd at https://HOST:PORT, http://HOST:PORT or unix:/PATH "
+            "instead of using Slurm's commands",
         )
+        parser.add_argument(
+            "--token",
+            metavar="FILE",
+            help="that holds a JSON Web Token for slurmrestd (default: $SLURM_JWT)",
+        )
+        parser.add_argument(
+            "--user", metavar="NAME", help="the token's user (default: who runs the driver)"
+        )
+        credential_watch.add_options(parser)
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Resource:
+        """By its commands, or by slurmrestd."""
+        if options.rest is None:
+            return cls(options)
+        from gridmad.execution.slurm_rest import SlurmRest
+
+        return SlurmRest(options)
 
     def __init__(
         self,
@@ -172,9 +195,7 @@ class Slurm(Resource):
         commands: Commands | None = None,
         status_files: StatusFiles | None = None,
     ) -> None:
-        super().__init__(options)
-        self._commands = commands
-        self._files = status_files
+        super().__init__(options, commands, status_files)
         self._raw: dict[JobId, str] = {}
         self._waiting: set[JobId] = set()
         """Jobs that were submitted here or seen PENDING, and nothing else since."""
@@ -183,30 +204,6 @@ class Slurm(Resource):
         # Slurm's own variables are for its commands.
         slurms = {name: value for name, value in own.items() if name.startswith("SLURM_")}
         self._environment = {**job_environment(own), **slurms}
-
-    async def start(self) -> None:
-        """Find the tools."""
-        if self._commands is None:
-            self._commands = Commands(seconds=self.options.timeout)
-        if self._files is None:
-            self._files = StatusFiles(self.folder)
-        if not self._commands.has("sbatch"):
-            raise DriverError("no sbatch on the PATH: install Slurm's commands (slurm-client)")
-
-    def endpoint(self, submission: Submission) -> str:
-        """There is one cluster, whatever gwd calls it."""
-        return ""
-
-    @property
-    def _status_files(self) -> StatusFiles:
-        assert self._files is not None
-        return self._files
-
-    async def _run(
-        self, *words: str, given: bytes = b"", environment: Mapping[str, str] | None = None
-    ) -> Finished:
-        assert self._commands is not None
-        return await self._commands.run(*words, given=given, environment=environment)
 
     # ------------------------------------------------------------ submission
 
@@ -507,6 +504,15 @@ def array_ranges(numbers: Sequence[int]) -> str:
         else:
             parts.append([number, number])
     return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)
+
+
+def _url(text: str) -> str:
+    """An URL on the command line."""
+    parts = urlsplit(text)
+    is_local = text.startswith("unix:/")
+    if not is_local and not (parts.scheme in ("http", "https") and parts.hostname):
+        raise argparse.ArgumentTypeError(f"no URL of slurmrestd: {text[:80]}")
+    return text.rstrip("/")
 
 
 DRIVER = driver_of(Slurm)

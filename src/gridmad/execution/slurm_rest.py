@@ -1,4 +1,4 @@
-"""Runs jobs on a Slurm cluster, by slurmrestd (gw_em_mad_slurm_rest).
+"""Runs jobs on a Slurm cluster, by slurmrestd (gw_em_mad_slurm --rest URL).
 
 For a machine that has none of Slurm's commands.  Jobs, their names and contacts are those of
 gridmad.execution.slurm, so a site may change from one to the other while jobs run.  The driver
@@ -21,14 +21,18 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
-from gridmad.errors import DriverError, MissingDependencyError, NotSubmittedError, TransientError
-from gridmad.execution import credential_watch
+from gridmad.errors import (
+    DriverError,
+    MissingDependencyError,
+    NotSubmittedError,
+    TransientError,
+    UsageError,
+)
 from gridmad.execution.credential import Kind, file_source, slurm_source
 from gridmad.execution.credential_watch import CredentialWatch
 from gridmad.execution.description.model import JobDescription
-from gridmad.execution.engine import driver_of
+from gridmad.execution.http_body import read_body
 from gridmad.execution.model import JobState
 from gridmad.execution.resource import JobId, Task
 from gridmad.execution.slurm import (
@@ -39,7 +43,6 @@ from gridmad.execution.slurm import (
     is_transient,
     is_unreached,
 )
-from gridmad.execution.status_files import StatusFiles
 
 if TYPE_CHECKING:
     import httpx
@@ -150,31 +153,10 @@ def properties(task: Task, numbers: str, options: argparse.Namespace) -> dict[st
 class SlurmRest(Slurm):
     """Jobs on a Slurm cluster, by slurmrestd."""
 
-    summary = "run jobs on a Slurm cluster, through slurmrestd"
-
-    @classmethod
-    def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare where slurmrestd is and what lets the driver in."""
-        parser.add_argument(
-            "--rest",
-            metavar="URL",
-            required=True,
-            type=_url,
-            help="of slurmrestd: https://HOST:PORT, http://HOST:PORT or unix:/PATH",
-        )
-        parser.add_argument(
-            "--token", metavar="FILE", help="that holds a JSON Web Token (default: $SLURM_JWT)"
-        )
-        parser.add_argument(
-            "--user", metavar="NAME", help="the token's user (default: who runs the driver)"
-        )
-        credential_watch.add_options(parser)
-        parser.add_argument(
-            "--partition", metavar="NAME", help="for jobs that name no queue (default: Slurm's own)"
-        )
-
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
+        if options.native:
+            raise UsageError("--native is for sbatch, and --rest does without it")
         self._environment = {
             name: value
             for name, value in self._environment.items()
@@ -199,7 +181,6 @@ class SlurmRest(Slurm):
         except ImportError:
             raise MissingDependencyError("httpx", "slurm-rest") from None
         self._httpx = httpx
-        self._files = StatusFiles(self.folder)
         self._user = self.options.user or pwd.getpwuid(os.getuid()).pw_name
         path = self.options.rest.removeprefix("unix:")
         is_local = path != self.options.rest
@@ -308,7 +289,7 @@ class SlurmRest(Slurm):
             headers["X-SLURM-USER-TOKEN"] = credential.content.decode("ascii")
         try:
             async with self._client.stream(method, path, json=content, headers=headers) as response:
-                answer = await _read(response)
+                answer = await read_body(response, MAX_ANSWER)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NotSubmittedError(f"slurmrestd is out of reach: {error}") from None
         except httpx.HTTPError as error:
@@ -334,26 +315,3 @@ def _error(answer: bytes) -> tuple[int, str]:
         return code, " ".join(str(error.get("error") or error.get("description")).split())
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return 0, ""
-
-
-async def _read(response: "httpx.Response") -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.aiter_bytes():
-        size += len(part)
-        if size > MAX_ANSWER:
-            raise TransientError(f"slurmrestd answered more than {MAX_ANSWER} bytes")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _url(text: str) -> str:
-    """An URL on the command line."""
-    parts = urlsplit(text)
-    is_local = text.startswith("unix:/")
-    if not is_local and not (parts.scheme in ("http", "https") and parts.hostname):
-        raise argparse.ArgumentTypeError(f"no URL of slurmrestd: {text[:80]}")
-    return text.rstrip("/")
-
-
-DRIVER = driver_of(SlurmRest)

@@ -9,9 +9,10 @@ import argparse
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from gridmad.errors import DriverError, TransientError
+from gridmad.execution.batch_system import BatchSystem
 from gridmad.execution.commands import Commands, Finished
 from gridmad.execution.contact import group_name
 from gridmad.execution.model import JobState
@@ -25,9 +26,7 @@ from gridmad.execution.status_files import StatusFiles
 if TYPE_CHECKING:
     from gridmad.ssh_connection import Host
 
-Kind: TypeAlias = type[Slurm] | type[GridEngine]
-
-KINDS: Final[Mapping[str, Kind]] = {"slurm": Slurm, "sge": GridEngine}
+KINDS: Final[Mapping[str, type[BatchSystem]]] = {"slurm": Slurm, "sge": GridEngine}
 """Back ends by the names that they have behind `jobmanager-`."""
 
 _BEGIN: Final = b"gridmad begin\n"
@@ -98,7 +97,11 @@ class Cluster:
     """The jobs of the batch system of one host."""
 
     def __init__(
-        self, kind: Kind, options: argparse.Namespace, host: "Host", processes: Processes
+        self,
+        kind: type[BatchSystem],
+        options: argparse.Namespace,
+        host: "Host",
+        processes: Processes,
     ) -> None:
         self._processes = processes
         self._resource = kind(options, RemoteCommands(host), RemoteStatusFiles(processes))
