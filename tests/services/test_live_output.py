@@ -22,7 +22,7 @@ DRIVERS = ["gw_em_mad_fork", "gw_em_mad_slurm"]
 JOB = 17
 PRINTER = """\
 env >env.$1
-head -c 2000000 /dev/urandom | tee copy.$1
+head -c 400000 /dev/urandom | tee copy.$1
 seq 20000 | tee copy2.$1 >&2
 exit $2
 """
@@ -31,7 +31,7 @@ exit $2
 @pytest.fixture(params=DRIVERS)
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     """The surroundings of each driver in turn."""
-    (subject,) = [one for one in SUBJECTS if one.name == request.param]
+    (subject,) = [one for one in SUBJECTS if str(one) == request.param]
     with subject.site(tmp_path) as site:
         yield site
 
