@@ -48,8 +48,6 @@ class Host:
 
     def __init__(self, address: Address, settings: Settings) -> None:
         self.address = address
-        self.connections = 0
-        """How often a connection was made."""
         self.sessions = settings.sessions
         """Commands that may run at a time."""
         self._settings = settings
@@ -110,7 +108,6 @@ class Host:
         async with self._connecting:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await self._new_connection()
-                self.connections += 1
             return self._connection
 
     async def _new_connection(self) -> asyncssh.SSHClientConnection:

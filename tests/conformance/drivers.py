@@ -4,7 +4,7 @@ import getpass
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +54,10 @@ class Site:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return path
+
+    def set_environment(self, variables: Mapping[str, str]) -> None:
+        """Variables that the driver reads from GridWay's own file."""
+        self.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in variables.items()))
 
     def play(
         self,
@@ -185,8 +189,7 @@ def dead_directory(site: Site) -> None:
 
 
 def grid_engine(site: Site) -> None:
-    environment = sge.shared().environment
-    site.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in environment.items()))
+    site.set_environment(sge.shared().environment)
     site.arguments = "--interval 1 --settle 0.3"
 
 
@@ -199,8 +202,7 @@ def remote_host(site: Site) -> None:
 
 
 def cluster(site: Site) -> None:
-    environment = slurm.shared().environment
-    site.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in environment.items()))
+    site.set_environment(slurm.shared().environment)
     site.arguments = "--interval 0.3 --settle 0.3"
 
 
@@ -210,8 +212,7 @@ def gatekeeper(site: Site) -> None:
         skip_without("gram", problem)
     server = gram.Gram(site.folder / "gram", site.home, gram.shared_authority())
     site.stack.enter_context(server)
-    environment = server.environment
-    site.write("etc/gwrc", "".join(f"{name}={value}\n" for name, value in environment.items()))
+    site.set_environment(server.environment)
     site.arguments = f"--port {server.port} --interval 1 --settle 0.1"
 
 

@@ -24,8 +24,9 @@ from xml.etree import ElementTree as ET
 from gridmad.errors import DriverError, TransientError
 from gridmad.execution.contact import TAG
 from gridmad.execution.description.model import JobDescription
+from gridmad.execution.description.paths import remote_url
 from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState
-from gridmad.execution.payload import encode, payload, remote_url
+from gridmad.execution.payload import encode, payload
 from gridmad.execution.resource import JobId, Task
 
 log = logging.getLogger(__name__)

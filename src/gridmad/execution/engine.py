@@ -201,13 +201,10 @@ class Engine(ExecutionDriver):
         endpoint = self._endpoints.get(name)
         if endpoint is None:
             link = Link(name, self._limits)
-            follower = Follower(link, self._resource, self._ledger, self._report)
+            follower = Follower(link, self._resource, self._ledger, self.report)
             submitter = Submitter(link, self._resource, self._ledger, follower, self._keep_doubt)
             endpoint = self._endpoints[name] = Endpoint(link, follower, submitter)
         return endpoint
-
-    def _report(self, contact: Contact, state: JobState) -> None:
-        self.report(contact, state)
 
     def _told(self, endpoint: str, job_id: JobId, state: JobState) -> None:
         known = self._endpoints.get(endpoint)
@@ -304,7 +301,8 @@ class Engine(ExecutionDriver):
         """The states that were seen last; jobs that are not followed are looked for."""
         states: list[JobState | DriverError] = []
         for contact in contacts:
-            job = self._followed(contact)
+            name = self._name(contact)
+            job = self._followed(name) if name is not None else None
             if job is None:
                 return self.recover(contacts)
             states.append(job.state)
@@ -347,7 +345,7 @@ class Engine(ExecutionDriver):
         names: dict[int, JobName] = {}
         for index, contact in enumerate(contacts):
             name = self._name(contact)
-            if name is not None and self._followed(contact) is None:
+            if name is not None and self._followed(name) is None:
                 names[index] = name
         ends = await self._ledger.ends([name.tag for name in names.values()])
         ended = {index: name for index, name in names.items() if name.tag in ends}
@@ -368,10 +366,7 @@ class Engine(ExecutionDriver):
         except DriverError:
             return None
 
-    def _followed(self, contact: Contact) -> Job | None:
-        name = self._name(contact)
-        if name is None:
-            return None
+    def _followed(self, name: JobName) -> Job | None:
         job = self._endpoint(name.endpoint).follower.get(name.job)
         return job if job is not None and job.name == name else None
 

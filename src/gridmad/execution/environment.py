@@ -19,9 +19,18 @@ _SHELL: Final = "/bin/sh"
 _DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
+def inherited(own: Mapping[str, str]) -> dict[str, str]:
+    """What INHERITED names of the driver's `own`."""
+    return {name: value for name, value in own.items() if INHERITED.fullmatch(name)}
+
+
+def on_another_machine(own: Mapping[str, str]) -> dict[str, str]:
+    """What of the driver's `own` means the same there: TMPDIR does not."""
+    return {name: value for name, value in own.items() if name != "TMPDIR"}
+
+
 def job_environment(own: Mapping[str, str]) -> dict[str, str]:
     """HOME, USER, LOGNAME, SHELL and PATH, and what INHERITED names of the driver's `own`."""
-    environment = {name: value for name, value in own.items() if INHERITED.fullmatch(name)}
     home = os.path.expanduser("~")  # noqa: PTH111 - $HOME first, as the transfer drivers
     shell = _SHELL
     name = own.get("LOGNAME") or own.get("USER") or str(os.getuid())
@@ -33,7 +42,7 @@ def job_environment(own: Mapping[str, str]) -> dict[str, str]:
         shell = user.pw_shell or shell
         name = user.pw_name
     path = own.get("PATH") or _DEFAULT_PATH
-    return environment | {
+    return inherited(own) | {
         "HOME": home,
         "USER": name,
         "LOGNAME": name,

@@ -47,6 +47,8 @@ class Ledger:
         """Open it if it is not open: the jobs that drivers which died left behind, none of whose
         tools run any more.  Raises DriverError.
         """
+        if self._journal is not None and not self._is_closed:
+            return ()  # as at every submission but the first: no need to ask the thread
         return await self._call(self._open)
 
     def _open(self) -> Sequence[Unended]:

@@ -17,12 +17,12 @@ from typing import Final
 from gridmad.driver import open_file
 from gridmad.errors import DriverError
 from gridmad.execution.description.model import JobDescription, StagedFile
+from gridmad.execution.description.paths import local_path, remote_url
 from gridmad.execution.model import JobState
 
 MAX_STATUS: Final = 4096
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _EXIT_CODE: Final = re.compile(r"[0-9]{1,3}")
 
 
@@ -74,12 +74,6 @@ def payload(
         'finish "$code" "$code"',
     ]
     return "\n".join(lines) + "\n"
-
-
-def remote_url(value: str) -> str:
-    """The value, if it is the URL of a file on another machine, else ""."""
-    url = _URL.match(value)
-    return value if url is not None and url[1].lower() != "file" else ""
 
 
 def read_status(path: Path) -> JobState | None:
@@ -137,10 +131,7 @@ def _output(name: str, value: str, status_file: str) -> str:
 
 
 def _path(name: str, value: str) -> str:
-    url = _URL.match(value)
-    if url is None:
-        return value
-    host, slash, path = value[url.end() :].partition("/")
-    if url[1].lower() != "file" or host not in ("", "localhost") or not slash:
+    path = local_path(value)
+    if path is None:
         raise DriverError(f"the {name} {value} is not on the resource")
-    return f"/{path}"
+    return path

@@ -39,7 +39,7 @@ from gridmad.execution.batch_system import BatchSystem, add_native_option
 from gridmad.execution.commands import Commands, Finished
 from gridmad.execution.contact import group_name
 from gridmad.execution.engine import driver_of
-from gridmad.execution.environment import INHERITED
+from gridmad.execution.environment import inherited, on_another_machine
 from gridmad.execution.grid_engine import (
     Listing,
     Record,
@@ -196,11 +196,7 @@ class GridEngine(BatchSystem):
         )
         # Where the tools run elsewhere, nothing of this machine means anything.
         own = {} if self.is_elsewhere else os.environ
-        self._environment = {
-            name: value
-            for name, value in own.items()
-            if INHERITED.fullmatch(name) and name != "TMPDIR"
-        }
+        self._environment = inherited(on_another_machine(own))
 
     async def stop(self) -> None:
         """Leave all jobs as they are."""

@@ -33,6 +33,7 @@ from typing import Final
 from gridmad.driver import describe, file_name
 from gridmad.errors import DriverError
 from gridmad.execution.description.model import JobDescription
+from gridmad.execution.description.paths import local_path, remote_url
 from gridmad.execution.environment import job_environment
 from gridmad.execution.processes import ProcessIdentity, find_by_argument
 
@@ -41,7 +42,6 @@ MARK: Final = "GRIDMAD_JOB"
 
 _SCRIPT: Final = str(Path(__file__).with_name("shepherd.sh"))
 _SHELL: Final = "/bin/sh"
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _OUTPUT: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOCTTY | os.O_CLOEXEC
 _IS_UTF8: Final = sys.getfilesystemencoding() == "utf-8"
 """Names of files are what a description's text is, as nearly everywhere."""
@@ -151,7 +151,7 @@ class Shepherds:
     def _output(self, name: str, value: str, directory: str, tag: str, warnings: list[str]) -> str:
         if not value:
             return os.devnull
-        if _is_remote(value):
+        if remote_url(value):
             kept = f"{self._folder}/{tag}.{name}"
             warnings.append(f"{name} {value} is not on this machine; it is kept in {kept}")
             return kept
@@ -194,22 +194,12 @@ def _check(path: str) -> None:
         raise DriverError(f"the executable {path} lacks the permission to run")
 
 
-def _is_remote(value: str) -> bool:
-    url = _URL.match(value)
-    return url is not None and url[1].lower() != "file"
-
-
 def _path(name: str, value: str, directory: str) -> str:
     """The absolute path that a description means."""
-    url = _URL.match(value)
-    if url is not None:
-        if url[1].lower() != "file":
-            raise DriverError(f"the {name} {value} is not on this machine")
-        host, slash, path = value[url.end() :].partition("/")
-        if host not in ("", "localhost") or not slash:
-            raise DriverError(f"the {name} {value} is not on this machine")
-        value = f"/{path}"
-    return os.path.join(directory, value)  # noqa: PTH118 - an absolute value stays as it is
+    path = local_path(value)
+    if path is None:
+        raise DriverError(f"the {name} {value} is not on this machine")
+    return os.path.join(directory, path)  # noqa: PTH118 - an absolute one stays as it is
 
 
 def _open(path: str, flags: int) -> int:

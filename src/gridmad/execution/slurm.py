@@ -34,7 +34,7 @@ from gridmad.execution.commands import Commands, Finished
 from gridmad.execution.contact import group_name, number_in_group
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.engine import driver_of
-from gridmad.execution.environment import job_environment
+from gridmad.execution.environment import job_environment, on_another_machine
 from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState
 from gridmad.execution.payload import encode, payload, quote
 from gridmad.execution.resource import JobId, Resource, Task
@@ -200,7 +200,7 @@ class Slurm(BatchSystem):
         self._waiting: set[JobId] = set()
         """Jobs that were submitted here or seen PENDING, and nothing else since."""
         self._has_accounting = True
-        own = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
+        own = on_another_machine(os.environ)
         # Slurm's own variables are for its commands.
         slurms = {name: value for name, value in own.items() if name.startswith("SLURM_")}
         self._environment = {**job_environment(own), **slurms}

@@ -17,12 +17,12 @@ place of its own, and tells the program's exit code there (gw_wrapper.sh of Grid
 `execution`).
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from gridmad.execution.description.model import JobDescription, StagedFile
+from gridmad.execution.description.paths import local_path
 
 TRIAL_TIME: Final = 10
 """Seconds that a msgpeek has to show that it works."""
@@ -62,9 +62,6 @@ PRE_WRAPPER_OUTPUT: Final = "stdout.pre_wrapper"
 
 MAX_NAME: Final = 100
 
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)(/.*)?", re.DOTALL)
-_LOCAL: Final = ("", "localhost")
-
 
 @dataclass(frozen=True, slots=True)
 class Peek:
@@ -92,7 +89,7 @@ def watchable(job: JobDescription, job_id: str, stream: str, peek: Peek) -> JobD
     That is one of which several processes would be started, each with a msgpeek of its own; what
     gwd runs before a job; and an executable that is not on the resource.
     """
-    program = _local_path(job.executable)
+    program = local_path(job.executable) or ""
     folder, slash, name = program.rpartition("/")
     is_wrapper = name == WRAPPER
     if not program or job.stdout.rpartition("/")[2] == PRE_WRAPPER_OUTPUT:
@@ -110,7 +107,7 @@ def watchable(job: JobDescription, job_id: str, stream: str, peek: Peek) -> JobD
             f"--follow-{source}={folder}{slash}{source}.execution"
             for source in ("stdout", "stderr")
         ]
-        if output := _local_path(job.stdout):
+        if output := local_path(job.stdout):
             options.append(f"--follow-status={output}")
     staged = ""
     if peek.is_staged:
@@ -146,15 +143,6 @@ def watchable(job: JobDescription, job_id: str, stream: str, peek: Peek) -> JobD
         ],
         program=job.executable,
     )  # fmt: skip
-
-
-def _local_path(value: str) -> str:
-    """The path that a description means on the resource; "" where it is none."""
-    url = _URL.fullmatch(value)
-    if url is None:
-        return value
-    scheme, host, path = url.groups()
-    return path or "" if scheme.lower() == "file" and host in _LOCAL else ""
 
 
 def _name(job_id: str, program: str) -> str:
