@@ -22,7 +22,6 @@ import grp
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -35,7 +34,7 @@ from typing import Self
 from tests.services import grid_pki
 from tests.services.grid_pki import GridAuthority
 from tests.services.keeper import KeptProcess
-from tests.services.ports import reserve_port
+from tests.services.ports import is_listening, reserve_port
 from tests.services.required import skip_without
 
 SCRIPTS = Path("/usr/share/arc")
@@ -260,19 +259,12 @@ class Arc:
     def _wait_for_rest(self, is_wanted: bool) -> None:
         assert self._process is not None
         end = time.monotonic() + START_TIME
-        while self._listens() != is_wanted:
+        while is_listening(self.port) != is_wanted:
             if not self._process.is_running or time.monotonic() > end:
                 self.close()
                 log = self.folder / "log/console.log"
                 raise AssertionError(f"A-REX does not start or end:\n{log.read_text()[-4000:]}")
             time.sleep(0.05)
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
 
     def close(self) -> None:
         """End it and its jobs at once."""

@@ -20,7 +20,6 @@ import getpass
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -35,7 +34,7 @@ import pytest
 from tests.services import grid_pki
 from tests.services.grid_pki import GridAuthority
 from tests.services.keeper import KeptProcess
-from tests.services.ports import reserve_port
+from tests.services.ports import is_listening, reserve_port, wait_for_port
 from tests.services.required import skip_without
 from tests.services.slurm import SlurmCluster
 
@@ -176,7 +175,9 @@ class Gram:
                 {"PATH": os.environ["PATH"], "GLOBUS_HOSTNAME": "localhost"},
                 self.folder,
             )
-        wait_for_port(self.port, self.keeper, self.folder / "gatekeeper.out")
+        keeper = self.keeper
+        log = self.folder / "gatekeeper.out"
+        wait_for_port(self.port, lambda: keeper.is_running, log, START_TIME)
 
     def stop(self) -> None:
         """Stop the gatekeeper alone, at once; `start` starts it again."""
@@ -292,7 +293,8 @@ class Gass:
             {"PATH": os.environ["PATH"], "HOME": str(self._gram.home), **self._gram.environment},
             self._gram.folder,
         )
-        wait_for_port(self.port, self._keeper, log)
+        keeper = self._keeper
+        wait_for_port(self.port, lambda: keeper.is_running, log, START_TIME)
         return self
 
     def __exit__(
@@ -321,19 +323,3 @@ def gram(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gram]:
         skip_without("gram", problem)
     with Gram(tmp_path_factory.mktemp("gram")) as server:
         yield server
-
-
-def is_listening(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
-            return True
-    except OSError:
-        return False
-
-
-def wait_for_port(port: int, keeper: KeptProcess, log: Path) -> None:
-    end = time.monotonic() + START_TIME
-    while not is_listening(port):
-        assert keeper.is_running, log.read_text()
-        assert time.monotonic() < end, f"nothing listens on {port}: {log.read_text()}"
-        time.sleep(0.02)

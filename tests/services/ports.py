@@ -2,6 +2,8 @@
 
 import random
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -26,3 +28,21 @@ def reserve_port(address: str = "127.0.0.1") -> int:
         reservation.detach()
         return port
     raise AssertionError("no port is free")
+
+
+def is_listening(port: int) -> bool:
+    """Whether a server on this machine takes connections."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def wait_for_port(port: int, is_running: Callable[[], bool], log: Path, seconds: float) -> None:
+    """Wait until a server listens; fails with what its log says when it ends or takes longer."""
+    end = time.monotonic() + seconds
+    while not is_listening(port):
+        assert is_running(), log.read_text()
+        assert time.monotonic() < end, f"nothing listens on {port}: {log.read_text()}"
+        time.sleep(0.01)

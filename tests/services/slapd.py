@@ -4,9 +4,7 @@ Programs and schema are those of Debian's packages slapd, ldap-utils and glue-sc
 """
 
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +12,7 @@ from typing import Self
 
 import pytest
 
-from tests.services.ports import reserve_port
+from tests.services.ports import reserve_port, wait_for_port
 from tests.services.required import skip_without
 
 SCHEMA = Path("/etc/ldap/schema")
@@ -112,15 +110,9 @@ class Slapd:
                 stdout=log,
                 stderr=log,
             )
-        end = time.monotonic() + START_TIME
-        while True:
-            assert self._process.poll() is None, (self.folder / "slapd.log").read_text()
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                    return
-            except OSError:
-                assert time.monotonic() < end, "slapd does not listen"
-                time.sleep(0.01)
+        process = self._process
+        log_file = self.folder / "slapd.log"
+        wait_for_port(self.port, lambda: process.poll() is None, log_file, START_TIME)
 
     def stop(self) -> None:
         """End as a server that crashes: at once, and all connections with it."""

@@ -8,9 +8,7 @@ import getpass
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Self
 
 import pytest
 
-from tests.services.ports import reserve_port
+from tests.services.ports import reserve_port, wait_for_port
 from tests.services.required import skip_without
 
 START_TIME = 10.0
@@ -114,15 +112,9 @@ class Sshd:
                 stderr=log,
                 env={"PATH": os.environ["PATH"]},
             )
-        end = time.monotonic() + START_TIME
-        while True:
-            assert self._process.poll() is None, (self.folder / "sshd.log").read_text()
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                    return
-            except OSError:
-                assert time.monotonic() < end, "sshd does not listen"
-                time.sleep(0.01)
+        process = self._process
+        log_file = self.folder / "sshd.log"
+        wait_for_port(self.port, lambda: process.poll() is None, log_file, START_TIME)
 
     def stop(self) -> None:
         """End as a server that crashes: at once, and all connections with it."""
