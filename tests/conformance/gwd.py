@@ -92,6 +92,8 @@ class Player:
         """Answers that lines which are no requests may still get."""
         self.told: dict[int, list[str]] = {}
         """States of each job by CALLBACK lines."""
+        self.reasons: dict[int, str] = {}
+        """Why jobs failed, by CALLBACK lines."""
         self.contacts: dict[int, str] = {}
         self.is_initialised = False
         self._submitted: set[int] = set()
@@ -439,6 +441,8 @@ class Player:
         if job not in self._submitted:
             self.breach(20, f"CALLBACK before the answer to SUBMIT of job {job}")
         state = info if result == "SUCCESS" else "FAILED"
+        if result != "SUCCESS":
+            self.reasons[job] = info
         if result == "SUCCESS" and not STATES.fullmatch(info):
             self.breach(22, f"state {info[:50]!r}")
         if result == "SUCCESS" and state == "FAILED":

@@ -506,7 +506,8 @@ class Gwd:
             if self._waiting.pop(job, None) is not None:
                 self._contacts[job] = contact
         for job in [job for job in self._contacts if gwd.has_ended(job)]:
-            self.ends[job] = gwd.last_state(job)
+            # What went wrong says more than that something did.
+            self.ends[job] = gwd.reasons.get(job, gwd.last_state(job))
             del self._contacts[job]
 
 
