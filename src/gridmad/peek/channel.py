@@ -170,6 +170,9 @@ def _handshake(end: socket.socket, context: ssl.SSLContext, endpoint: Endpoint) 
             "is stomp:// meant, or another port?"
         ) from None
     except OSError as error:
+        # Where the peer resets within wrap_socket CPython leaves its socket to be collected,
+        # which the error's frames would keep open for as long as somebody keeps the error.
+        error.__traceback__ = None
         # Also what a balancer without a broker does: it may help to try again.
         raise BrokerError(
             f"{endpoint} does not set up TLS ({_reason(error)}): "
