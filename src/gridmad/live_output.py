@@ -13,6 +13,7 @@ import hashlib
 import importlib.machinery
 import logging
 import os
+import secrets
 import sys
 import tempfile
 from collections.abc import MutableMapping, Sequence
@@ -83,14 +84,14 @@ class LiveOutput:
             given["config"] = options.peek_config
         layers = Layers(given, self._environment)
         login = layers.login()
-        secrets = {"USER": login.user, "PASSWORD": login.password}
+        environment = {"USER": login.user, "PASSWORD": login.password}
         folder = state_folder(self._environment)
         file = ""
         if login.user is not None and not self._hides_environment:
             self._login = f"{login.user}\n{login.password or ''}\n".encode()
             name = hashlib.sha256(f"{login.user}\n{options.peek}".encode()).hexdigest()
             file = str(folder / f"login-{name[:16]}")
-            secrets = {}
+            environment = {}
         python = sys.version_info
         return Peek(
             bundle=str(folder / f"msgpeek-{__version__}-{_TAG}.pyz"),
@@ -100,7 +101,7 @@ class LiveOutput:
             version=f"msgpeek (gridmad) {__version__}",
             options=_wrap_options(layers),
             environment={
-                PREFIX + name: value for name, value in secrets.items() if value is not None
+                PREFIX + name: value for name, value in environment.items() if value is not None
             },
             login=file,
         )
@@ -122,7 +123,7 @@ class LiveOutput:
         peek = self._peek
         if peek is None:
             return list(submissions)
-        if self._making is not None and not await asyncio.to_thread(_is_made, peek):
+        if self._making is not None and not await asyncio.to_thread(_is_made, peek, self._login):
             # Only the first ones of a new version wait for it.
             await asyncio.wait({self._making}, timeout=PATIENCE)
         has_bundle = await asyncio.to_thread(Path(peek.bundle).exists)
@@ -169,8 +170,15 @@ def _url(address: Address) -> str:
     return f"stomp{'+ssl' if address.tls else ''}://{host}:{address.port}"
 
 
-def _is_made(peek: Peek) -> bool:
-    return all(Path(file).exists() for file in (peek.bundle, peek.login) if file)
+def _is_made(peek: Peek, login: bytes) -> bool:
+    return Path(peek.bundle).exists() and (not peek.login or _has_login(Path(peek.login), login))
+
+
+def _has_login(path: Path, login: bytes) -> bool:
+    try:
+        return path.read_bytes().startswith(login)
+    except OSError:
+        return False
 
 
 async def _make(peek: Peek, login: bytes) -> None:
@@ -179,7 +187,7 @@ async def _make(peek: Peek, login: bytes) -> None:
     try:
         await asyncio.to_thread(Path(bundle).parent.mkdir, 0o700, parents=True, exist_ok=True)
         if peek.login:
-            await asyncio.to_thread(_write, Path(peek.login), login)
+            await asyncio.to_thread(_keep_login, Path(peek.login), login)
         made = await Commands(seconds=BUNDLE_TIME).run(
             sys.executable, "-m", "gridmad.cli.peek_bundle", bundle
         )
@@ -190,8 +198,15 @@ async def _make(peek: Peek, login: bytes) -> None:
         log.error("jobs cannot be watched, for msgpeek's bundle is not made: %s", problem)
 
 
-def _write(path: Path, content: bytes) -> None:
-    """A file for this user alone, whole whenever it is there."""
+def _keep_login(path: Path, login: bytes) -> None:
+    """Write the file for this user alone, unless it is there.
+
+    A line that means nothing is added, for a digest of the file is told to resources, and
+    nothing can be found out from that.
+    """
+    if _has_login(path, login):
+        return
+    content = login + secrets.token_urlsafe().encode() + b"\n"
     descriptor, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

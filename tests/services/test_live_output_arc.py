@@ -23,6 +23,7 @@ JOBS = {17: 3, 18: 4}
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     with Subject("gw_em_mad_arc", compute_element, is_slow=True).site(tmp_path) as site:
+        site.set_environment({"MSGPEEK_LINGER": str(PATIENCE)})
         yield site
 
 
