@@ -135,6 +135,7 @@ def test_files_are_fetched_and_jobs_copy_them(tmp_path: Path) -> None:
         StagedFile("b c", "/me/a"),
         StagedFile("gone", "/me/b"),
         StagedFile("unread", "/me/c"),
+        StagedFile("/not/below", "/me/a"),
         StagedFile("url", "https://se/url"),
     ]
     (folder / "run").write_text('#!/bin/sh\necho "$part" "$@"; [ -x -- ]; ls; exit 4\n')

@@ -134,7 +134,7 @@ def test_the_bundle_is_staged_to_where_the_job_is() -> None:
     peek = replace(PEEK, is_staged=True)
     for executable, place in (
         (".gw_me_17/.wrapper", ".gw_me_17/.msgpeek.pyz"), (".wrapper", ".msgpeek.pyz"),
-        ("run", ".msgpeek.pyz"),
+        ("/home/me/.gw_me_17/.wrapper", ".msgpeek.pyz"), ("run", ".msgpeek.pyz"),
     ):  # fmt: skip
         job = JobDescription(executable, inputs=[StagedFile(executable, "x"), StagedFile("data")])
         found = watched(job, peek)

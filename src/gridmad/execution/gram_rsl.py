@@ -92,7 +92,7 @@ def job_rsl(
     if program and words:
         command = program if "/" in program else f"./{program}"
         executable, arguments = SHELL, ["-c", COPY, SHELL, *words, "--", command, *arguments]
-    staged = [file for file in job.inputs if file.url and file not in local]
+    staged = [file for file in job.inputs if file.url and not (program and file.url[0] == "/")]
     relations: list[tuple[str, Value]] = [
         ("executable", executable),
         ("arguments", arguments),

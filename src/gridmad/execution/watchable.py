@@ -118,7 +118,8 @@ def watchable(job: JobDescription, job_id: str, stream: str, peek: Peek) -> JobD
         ]
         if output := local_path(job.stdout):
             options.append(f"--follow-status={output}")
-    place = f"{folder}/" if is_wrapper and folder else ""
+    # Inputs are brought to places below the job's directory.
+    place = f"{folder}/" if is_wrapper and folder and not folder.startswith("/") else ""
     staged = f"{place}.{peek.bundle.rpartition('/')[2]}" if peek.is_staged else ""
     # Jobs that share a directory share msgpeek; the login is one job's alone, which removes it.
     login = f"{place}.msgpeek-{job_id}" if peek.login else ""
