@@ -25,11 +25,16 @@ PAGE = 1000
 READ_SIZE = 1 << 16
 PAGED_RESULTS = "1.2.840.113556.1.4.319"
 SEARCH_RESULT_ENTRY = 4
+NO_SUCH_OBJECT = 32
 MAX_REASON = 300
 """Characters of a reason: some errors quote whole messages."""
 
 _WRAPPED = re.compile(r"""\((["'])(.*)\1,?\)""")
 _OTHER_NAME = re.compile(r"certificate \{.*\} doesn't match any name in \[(.*)\]")
+
+
+class NoSuchBaseError(TransientError):
+    """The base of a search is not there (now: a directory that starts is empty)."""
 
 
 class Directory:
@@ -57,7 +62,7 @@ class Directory:
         try:
             connection.bind()
             self._check(connection.result)
-            return [self._search(connection, search) for search in searches]
+            return self._search_all(connection, searches)
         except (LDAPException, OSError, TransientError) as error:
             raise TransientError(f"{self.url}: {_text(error)}") from None
         finally:
@@ -86,12 +91,34 @@ class Directory:
             patience=self._timeout,
         )
 
+    def _search_all(
+        self, connection: ldap3.Connection, searches: Iterable[Search]
+    ) -> list[list[Entry]]:
+        """What each finds.  Of optional bases one has to be there."""
+        found: list[list[Entry]] = []
+        missing: dict[str, NoSuchBaseError] = {}
+        misses = 0
+        for search in searches:
+            entries: list[Entry] = []
+            if search.base not in missing:
+                try:
+                    entries = self._search(connection, search)
+                except NoSuchBaseError as error:
+                    if not search.is_optional:
+                        raise
+                    missing[search.base] = error
+            misses += search.base in missing
+            found.append(entries)
+        if missing and misses == len(found):
+            raise next(iter(missing.values()))
+        return found
+
     def _search(self, connection: ldap3.Connection, search: Search) -> list[Entry]:
         entries: list[Entry] = []
         cookie: bytes | None = None
         while True:
             connection.search(
-                self._base,
+                search.base or self._base,
                 search.whole_filter,
                 attributes=list(search.attributes),
                 time_limit=math.ceil(self._timeout),
@@ -112,7 +139,8 @@ class Directory:
         """Anything but success is an error: a size or time limit leaves entries out."""
         if result["result"] != 0:
             text = " ".join(f"{result['description']} {result['message'] or ''}".split())
-            raise TransientError(f"the server answers {text}")
+            kind = NoSuchBaseError if result["result"] == NO_SUCH_OBJECT else TransientError
+            raise kind(f"the server answers {text}")
 
 
 class _Strategy(SyncStrategy):
