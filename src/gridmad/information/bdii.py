@@ -3,17 +3,16 @@
 import argparse
 import asyncio
 import re
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from gridmad.errors import MissingDependencyError, UsageError
 from gridmad.information.glue_trees import BASE_1, BASE_2, choose_trees
+from gridmad.information.ldap import Entry, Search
 from gridmad.information.model import HostAttributes
 from gridmad.information.published import PublishedInformation
 from gridmad.options import seconds
-
-if TYPE_CHECKING:
-    from gridmad.information.directory import Directory
 
 BDII_PORT = 2170
 LDAPS_PORT = 636
@@ -27,6 +26,15 @@ class Server(NamedTuple):
     host: str
     port: int
     is_tls: bool
+
+
+class Source(Protocol):
+    """What can be searched for entries: a directory, or what gives the same."""
+
+    url: str
+
+    def fetch(self, searches: Iterable[Search]) -> Sequence[Sequence[Entry]]:
+        """The entries that each search finds.  Raises TransientError where that are not all."""
 
 
 class BdiiInformation(PublishedInformation):
@@ -43,7 +51,7 @@ class BdiiInformation(PublishedInformation):
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        self._server = parse_server(options.server, options.port, self.port)
+        self.locate()
         for option, base in (("-b", options.base), ("--glue2-base", options.glue2_base)):
             if base is not None:
                 _check_base(option, base)
@@ -55,7 +63,7 @@ class BdiiInformation(PublishedInformation):
             host_filter=options.host_filter,
             vos=options.vo,
         )
-        self._directory: Directory | None = None
+        self._directory: Source | None = None
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -128,10 +136,15 @@ class BdiiInformation(PublishedInformation):
 
     async def start(self) -> None:
         """Import the LDAP library; nothing is asked of the server before somebody asks here."""
-        self._directory = await asyncio.to_thread(self._open)
+        self._directory = await asyncio.to_thread(self.open)
         await super().start()
 
-    def _open(self) -> "Directory":
+    def locate(self) -> None:
+        """Find out where the source is.  Raises UsageError where the options tell that wrong."""
+        self._server = parse_server(self.options.server, self.options.port, self.port)
+
+    def open(self) -> Source:
+        """The source, with its library imported; connects to nothing yet."""
         try:
             from gridmad.information.directory import Directory
         except ImportError:

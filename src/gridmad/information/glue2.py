@@ -166,6 +166,7 @@ SPEC_INT_OF_HEPSPEC: Final = 250
 _PLACEHOLDERS: Final = frozenset({"undefinedvalue", "undefined"})
 _URL_HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/:?#\s]+)")
 _URN_HOST = re.compile(r"urn:ogf:Computing(?:Share|Service|Manager):([^:]+)", re.IGNORECASE)
+_URN_OF_SITES: Final = "urn:ad:"
 _FREE_SLOTS = re.compile(r"([0-9]{1,15})(?::[0-9]+)?")
 _VALUE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*")
 
@@ -293,8 +294,8 @@ class _Directory:
         for part in reversed(text_of(entry, "entrydn").split(",")):
             name, _, value = part.strip().partition("=")
             if name.lower() == "glue2domainid" and value:
-                return value
-        return text_of(entry, "glue2serviceadmindomainforeignkey")
+                return value.removeprefix(_URN_OF_SITES)
+        return text_of(entry, "glue2serviceadmindomainforeignkey").removeprefix(_URN_OF_SITES)
 
     def is_arc(self, share: _Share) -> bool:
         """Whether a share is of an ARC compute element."""
