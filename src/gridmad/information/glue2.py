@@ -177,7 +177,7 @@ def decode(
     """The hosts that `entries`, by object class, describe, their queues sorted by name.
 
     Figures are those of the shares that a policy maps `vos` to, where some are named.  With
-    `only`, a share whose policies let none of them in is left out, and QUEUE_ACCESS tells of
+    `only`, a queue whose policies let none of them in is left out, and QUEUE_ACCESS tells of
     no others.
     """
     problems: list[str] = []
@@ -190,13 +190,23 @@ def decode(
             problems.append(f"GLUE2ShareID {share.identity!r} leads to no host: left out")
         elif not share.queue:
             problems.append(f"GLUE2ShareID {share.identity!r} names no queue: left out")
-        elif not only or not share.rules or lets_in(share.rules, wanted):
+        else:
             found[host].append(share)
-    hosts = {
-        host: _Host(host, found[host], directory, wanted, only).published(problems)
-        for host in sorted(found)
-    }
+    hosts = {}
+    for name in sorted(found):
+        shares = _open_to(found[name], wanted) if only else found[name]
+        if shares:
+            hosts[name] = _Host(name, shares, directory, wanted, only).published(problems)
     return Decoded(hosts, problems)
+
+
+def _open_to(shares: Sequence["_Share"], vos: Collection[str]) -> list["_Share"]:
+    """The shares of the queues that some policy lets one of `vos` into, or that have none."""
+    rules: defaultdict[str, list[str]] = defaultdict(list)
+    for share in shares:
+        rules[share.queue] += share.rules
+    is_open = {queue: not some or lets_in(some, vos) for queue, some in rules.items()}
+    return [share for share in shares if is_open[share.queue]]
 
 
 class _Share:
