@@ -22,6 +22,7 @@ FAST, LARGE, MODERN = "fast.example.org", "large.example.org", "modern.example.o
 """Hosts with the fastest CPUs, with most memory, and in GLUE 2 alone."""
 CLUSTER = "cluster.example.org"
 SLOTS = 20
+CHOSEN = "(GlueCEStateStatus=Production)(GlueCEPolicyMaxTotalJobs>=1)"
 
 
 def host(name: str, mhz: int, memory: int, **free: int) -> list[Record]:
@@ -35,7 +36,7 @@ def host(name: str, mhz: int, memory: int, **free: int) -> list[Record]:
             GlueCEInfoLRMSType="pbs",
             GlueCEInfoTotalCPUs=SLOTS,
             GlueCEStateFreeJobSlots=slots,
-            GlueCEStateStatus="Production",
+            GlueCEStateStatus="Draining" if queue == "old" else "Production",
             GlueCEPolicyMaxWallClockTime=60 if queue == "short" else 2880,
             GlueCEPolicyMaxRunningJobs=SLOTS,
             GlueCEPolicyMaxTotalJobs=SLOTS,
@@ -89,7 +90,7 @@ def directory(network: PrivateNetwork, tmp_path_factory: pytest.TempPathFactory)
     if problem := slapd.missing():
         skip_without("slapd", problem)
     records = [
-        *host(FAST, 3600, 512, short=9, long=2),
+        *host(FAST, 3600, 512, short=9, long=2, old=20),
         *host(LARGE, 2400, 4096, short=4, long=5),
     ]
     server = Slapd(tmp_path_factory.mktemp("slapd"), glue.ldif(records), glue2=glue2.ldif(modern()))
@@ -129,7 +130,7 @@ def gridway(
     gridway = GridWay(
         tmp_path_factory.mktemp("gridway"),
         information=[
-            Mad("im", "gw_im_mad_bdii", f"-s {directory.server}"),
+            Mad("im", "gw_im_mad_bdii", f"-s {directory.server} -q {CHOSEN} -l etc/hosts"),
             Mad("im2", "gw_im_mad_slurm", f"--hostname {CLUSTER}", execution="slurm"),
         ],
         execution=[
@@ -137,6 +138,10 @@ def gridway(
             Mad("slurm", "gw_em_mad_slurm", "--interval 1"),
         ],
         transfer=[Mad("tm", "gw_tm_mad_local", " ".join(f"--host {name}" for name in names))],
+        files={
+            "etc/hosts": f"{FAST} etc/fast.attributes\n",
+            "etc/fast.attributes": 'CPU_MHZ=3700 RACK="cellar" ',
+        },
         environment=cluster.environment,
         network=network,
     )
@@ -166,7 +171,8 @@ def sent(gridway: GridWay, folder: Path, **template: str) -> tuple[str, str]:
 
 def test_what_gwd_knows_is_what_was_published(gridway: GridWay) -> None:
     known = {found.name: found for found in gridway.hosts()}
-    assert known[FAST].fields["CPU_MHZ"] == "3600"
+    assert known[FAST].fields["CPU_MHZ"] == "3700"  # the host's file wins
+    assert known[FAST].fields["RACK"] == "cellar"
     assert known[LARGE].fields["FREE_MEM_MB"] == "4096"
     assert known[MODERN].fields["LRMS_NAME"] == "jobmanager-fork"
     queues = {name: [q["QUEUE_NAME"] for q in found.queues] for name, found in known.items()}
@@ -189,6 +195,7 @@ def test_what_gwd_knows_is_what_was_published(gridway: GridWay) -> None:
         ('LRMS_TYPE = "pbs"', "QUEUE_FREENODECOUNT", (FAST, "short")),
         ('QUEUE_ACCESS = "*:biomed:*"', "CPU_MHZ", (FAST, "long")),
         ('ARCH = "aarch64"', "CPU_MHZ", (MODERN, "short")),
+        ('RACK = "cellar"', "QUEUE_FREENODECOUNT", (FAST, "short")),
     ],
 )  # fmt: skip
 def test_a_job_lands_where_it_must(
