@@ -24,6 +24,8 @@ ROOMY: Final = 60
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?", re.ASCII)
 _MAX_DIGITS: Final = 30
 _NUMBER = re.compile(rb"\s*\+?([0-9]{1,%d})(?:\.[0-9]*)?\s*" % _MAX_DIGITS)
+_MAX_HOST: Final = 255
+"""Characters of a name (RFC 1035)."""
 _MAX_SHARED: Final = 64
 """Bytes of a value that is made a text once, since many entries have the same."""
 _MAX_SHARED_RULES: Final = 2048
@@ -155,7 +157,11 @@ def texts_of(entry: Entry, name: str) -> list[str]:
 
 def number_of(entry: Entry, name: str) -> int | None:
     """The integer of at least 0 that `entry` holds under `name`, None where it holds none."""
-    return numbers_of(entry, (name,))[0]
+    values = entry.get(name)
+    if not values:
+        return None
+    value = values[0]
+    return int(value) if value.isdigit() and len(value) <= _MAX_DIGITS else _odd_number(value)
 
 
 def numbers_of(entry: Entry, names: Iterable[str]) -> list[int | None]:
@@ -194,9 +200,13 @@ def state_of(entry: Entry, name: str) -> int | None:
     return state(number_of(entry, name))
 
 
-@lru_cache(1 << 12)
 def host_name(text: str) -> str | None:
     """A name of a host in lower case, None for what is none."""
+    return _host_name(text) if len(text) <= _MAX_HOST else None
+
+
+@lru_cache(1 << 12)
+def _host_name(text: str) -> str | None:
     name = text.strip().rstrip(".").lower()
     return name if _HOST.fullmatch(name) else None
 

@@ -11,8 +11,7 @@ No I/O happens here.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from gridmad.information.glue import (
@@ -150,31 +149,21 @@ def _host_of(name: str, identity: str) -> str | None:
     return host_name(name) or host_name(identity.partition("/")[0].partition(":")[0])
 
 
-def cluster_keys(ce: Entry) -> Sequence[str]:
+def cluster_keys(ce: Entry) -> list[str]:
     """The clusters that a GlueCE entry names, in lower case, the likeliest first."""
-    values = (*ce.get("glueforeignkey", ()), *ce.get("gluecehostingcluster", ())[:1])
-    return _cluster_keys(values, "gluecehostingcluster" in ce)
-
-
-@lru_cache(1 << 12)
-def _cluster_keys(values: tuple[bytes, ...], is_hosting_last: bool) -> Sequence[str]:
-    """The keys among `values`, of which the last may be the hosting cluster itself."""
-    keys = list(_keys(values, "glueclusteruniqueid"))
-    if is_hosting_last and values and (hosting := decoded(values[-1]).lower()):
-        keys.append(hosting)
-    return tuple(dict.fromkeys(keys))
+    keys = keys_of(ce, "glueforeignkey", "glueclusteruniqueid")
+    hosting = text_of(ce, "gluecehostingcluster").lower()
+    return [*keys, hosting] if hosting and hosting not in keys else keys
 
 
 def keys_of(entry: Entry, name: str, target: str) -> list[str]:
     """The identities, in lower case, that the keys of one kind in `entry` refer to."""
-    return list(_keys(entry.get(name, ()), target))
-
-
-def _keys(values: Iterable[bytes], target: str) -> Iterator[str]:
-    for value in values:
+    keys = []
+    for value in entry.get(name, ()):
         kind, _, identity = decoded(value).partition("=")
         if identity and kind.strip().lower() == target:
-            yield identity.strip().lower()
+            keys.append(identity.strip().lower())
+    return keys
 
 
 class _CE:
@@ -271,6 +260,7 @@ class _Directory:
     ) -> None:
         self._vos = vos
         self._only = vos if only else frozenset[str]()
+        self._cluster_keys: dict[tuple[bytes, ...], list[str]] = {}
         self._view_entries = entries.get("GlueVOView", ())
         self._views: dict[str, list[Entry]] | None = None
         self._clusters_of: defaultdict[str, list[str]] = defaultdict(list)
@@ -297,7 +287,12 @@ class _Directory:
 
     def clusters(self, host: str, ce: _CE) -> tuple[str, ...]:
         """The keys that may lead to the nodes of a CE, the likeliest first."""
-        return (*cluster_keys(ce.entry), *self._clusters_of.get(ce.key, ()), host)
+        # The CEs of a host have the same.
+        written = (*ce.entry.get("glueforeignkey", ()), *ce.entry.get("gluecehostingcluster", ()))
+        keys = self._cluster_keys.get(written)
+        if keys is None:
+            keys = self._cluster_keys[written] = cluster_keys(ce.entry)
+        return (*keys, *self._clusters_of.get(ce.key, ()), host)
 
     def sub_clusters(self, clusters: Iterable[str]) -> Mapping[str, Entry]:
         """The subclusters of the first key that leads to some, by identity."""
