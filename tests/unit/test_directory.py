@@ -5,6 +5,7 @@ from ldap3.core.exceptions import LDAPSocketOpenError
 
 from gridmad.errors import TransientError
 from gridmad.information.directory import MAX_REASON, Directory, _text
+from gridmad.information.ldap_server import Access, Server
 
 
 @pytest.mark.parametrize(
@@ -37,4 +38,4 @@ def test_the_reason_is_one_readable_line(error: Exception, text: str) -> None:
 def test_certificates_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("X509_CERT_DIR", "/nonexistent")
     with pytest.raises(TransientError, match=r"^ldaps://localhost:1/o=grid: "):
-        Directory("localhost", 1, True, "o=grid", 1.0).fetch([])
+        Directory([Server("localhost", 1, True)], Access(), "o=grid", 1.0).fetch([])

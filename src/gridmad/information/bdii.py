@@ -6,11 +6,10 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, TypeVar
 
 from gridmad.errors import DriverError, MissingDependencyError, TransientError, UsageError
-from gridmad.information import glue1
+from gridmad.information import glue1, ldap_server
 from gridmad.information.driver import InformationDriver
 from gridmad.information.glue1_filter import HostFilter, QueueFilter
 from gridmad.information.hostlist import HostList
@@ -26,21 +25,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BDII_PORT = 2170
-LDAPS_PORT = 636
 MAX_REPORTED = 100_000
 """Problems that are remembered, to be logged only once."""
 BASE = "mds-vo-name=local,o=grid"
 
 Hosts = Mapping[str, HostAttributes]
 Answer = TypeVar("Answer")
-
-
-class Server(NamedTuple):
-    """Where a directory is."""
-
-    host: str
-    port: int
-    is_tls: bool
 
 
 class BdiiInformation(InformationDriver):
@@ -53,7 +43,8 @@ class BdiiInformation(InformationDriver):
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        self._server = parse_server(options.server, options.port)
+        self._servers = ldap_server.servers_of(options, BDII_PORT)
+        self._access = ldap_server.access_of(options, self._servers)
         _check_base(options.base)
         self._queue_filter = QueueFilter(options.queue_filter)
         self._host_filter = HostFilter(options.host_filter)
@@ -66,21 +57,8 @@ class BdiiInformation(InformationDriver):
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare the server, the filters and how often to ask."""
-        parser.add_argument(
-            "-s",
-            "--server",
-            metavar="SERVER[:PORT]",
-            required=True,
-            help="the BDII, by name or as ldap://SERVER[:PORT] or ldaps://SERVER[:PORT]",
-        )
-        parser.add_argument(
-            "-p",
-            "--port",
-            metavar="PORT",
-            type=_port,
-            help=f"its port (default: {BDII_PORT}, for ldaps {LDAPS_PORT})",
-        )
+        """Declare the servers, the filters and how often to ask."""
+        ldap_server.add_options(parser, BDII_PORT)
         parser.add_argument(
             "-b",
             "--base",
@@ -177,7 +155,7 @@ class BdiiInformation(InformationDriver):
             from gridmad.information.directory import Directory
         except ImportError:
             raise MissingDependencyError("ldap3", "bdii") from None
-        return Directory(*self._server, self.options.base, self.options.timeout)
+        return Directory(self._servers, self._access, self.options.base, self.options.timeout)
 
     # ------------------------------------------------------------ in the fetching thread
 
@@ -256,23 +234,6 @@ def overlay(published: HostAttributes, wanted: HostAttributes | None) -> HostAtt
     )
 
 
-def parse_server(text: str, port: int | None) -> Server:
-    """SERVER, SERVER:PORT, [IPV6]:PORT or a URL of them; raises UsageError."""
-    scheme, separator, rest = text.rpartition("://")
-    if separator and scheme.lower() not in ("ldap", "ldaps"):
-        raise UsageError(f"-s {text}: a directory is reached by ldap:// or ldaps://")
-    try:
-        parts = urlsplit(f"//{rest}")
-        host, own_port = parts.hostname, parts.port
-    except ValueError as error:
-        raise UsageError(f"-s {text}: {error}") from None
-    is_plain = not (parts.path.strip("/") or parts.query or parts.fragment or parts.username)
-    if not host or not is_plain or any(character.isspace() for character in host):
-        raise UsageError(f"-s {text}: write SERVER, SERVER:PORT or ldap://SERVER:PORT")
-    is_tls = scheme.lower() == "ldaps"
-    return Server(host, own_port or port or (LDAPS_PORT if is_tls else BDII_PORT), is_tls)
-
-
 def _by_class(
     searches: Iterable[Search], found: Iterable[list[Entry]]
 ) -> dict[str, Sequence[Entry]]:
@@ -284,12 +245,6 @@ def _check_base(base: str) -> None:
         name, equals, value = part.partition("=")
         if not (name.strip() and equals and value.strip()):
             raise UsageError(f"-b {base!r}: write a row of NAME=VALUE, such as {BASE}")
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
-    return int(text)
 
 
 DRIVER = BdiiInformation
