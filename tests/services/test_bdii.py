@@ -15,9 +15,10 @@ import pytest
 
 from gridmad.errors import TransientError, UsageError
 from gridmad.information import snapshot
-from gridmad.information.bdii import DRIVER, BdiiInformation, overlay
+from gridmad.information.bdii import DRIVER, BdiiInformation
 from gridmad.information.ldap_server import Server, parse_server
 from gridmad.information.model import HostAttributes
+from gridmad.information.published import overlay
 from tests.services import glue
 from tests.services.ports import reserve_port
 from tests.services.slapd import Slapd, SlapdMaker
@@ -246,7 +247,7 @@ def test_the_host_list_adds_hosts_and_its_files_win(
     assert found["b.org"].queues[0]["QUEUE_STATUS"] == "Production"
     assert queue_names(found["b.org"]) == ["x", "new"]
     assert queue_names(found["a.org"]) == ["x", "y"]
-    assert "host nowhere.org is not in the BDII and has no attributes" in caplog.text
+    assert "the BDII has no host nowhere.org, and its line no file" in caplog.text
 
 
 def test_an_attribute_file_wins_over_further_attributes() -> None:
@@ -349,7 +350,7 @@ def test_a_directory_that_was_always_empty_has_no_hosts(
     slapd: SlapdMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert ask_all(slapd(glue.ldif([]))) == {}
-    assert "look at the base and the filters" in caplog.text
+    assert "look at what the options choose" in caplog.text
 
 
 def fails(*arguments: str, staleness: float = 1800.0) -> str:

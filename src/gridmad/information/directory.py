@@ -8,7 +8,6 @@ known here.
 
 import logging
 import math
-import os
 import re
 import socket
 import ssl
@@ -27,6 +26,7 @@ from ldap3.strategy.sync import SyncStrategy
 from ldap3.utils.asn1 import encode
 
 from gridmad._ber import BerError, Decoder, Result, paged
+from gridmad.authorities import trusting
 from gridmad.errors import TransientError, UsageError
 from gridmad.information.ldap import PAGED_RESULTS, Entry, Search, page_request
 from gridmad.information.ldap_server import Access, Server
@@ -43,11 +43,11 @@ RECEIVE_BUFFER = 1 << 22
 MAX_REASON = 300
 """Characters of a reason: some errors quote whole messages."""
 MAX_PASSWORD = 1024
+NO_SUCH_OBJECT = 32
 OPERATIONS = {1: "bindResponse", 5: "searchResDone", 24: "extendedResp"}
 """ldap3's names of results."""
 
 _WRAPPED = re.compile(r"""\((["'])(.*)\1,?\)""")
-_OTHER_NAME = re.compile(r"certificate \{.*\} doesn't match any name in \[(.*)\]")
 
 
 class Directory:
@@ -102,8 +102,9 @@ class Directory:
                 connection.start_tls(read_server_info=False)
                 strategy.forget()
             connection.bind(read_server_info=False)
-            _check(connection.result["result"], connection.result["message"])
-            return self._search(strategy, [self._encoded(search) for search in searches])
+            if connection.result["result"] != 0:
+                raise _refusal(connection.result["result"], connection.result["message"])
+            return self._search(strategy, searches)
         finally:
             _close(connection)
 
@@ -111,17 +112,7 @@ class Directory:
         access = self._access
         tls = None
         if server.is_tls or access.starts_tls:
-            folder = os.environ.get("X509_CERT_DIR")
-            authorities = access.authorities or (Path(folder) if folder else None)
-            is_file = authorities is not None and authorities.is_file()
-            tls = ldap3.Tls(
-                validate=ssl.CERT_REQUIRED,
-                ca_certs_path=None if is_file else _name(authorities),
-                ca_certs_file=_name(authorities) if is_file else None,
-                local_certificate_file=_name(access.certificate),
-                local_private_key_file=_name(access.key or access.certificate),
-                sni=server.host,
-            )
+            tls = _Tls(access)
         login: dict[str, Any] = {}
         if access.password_file is not None:
             login = {"user": access.bind_dn, "password": _password(access.password_file)}
@@ -146,7 +137,7 @@ class Directory:
     def _encoded(self, search: Search) -> bytes:
         """A SearchRequest."""
         request = search_operation(
-            self._base,
+            search.base or self._base,
             search.whole_filter,
             ldap3.SUBTREE,
             ldap3.DEREF_NEVER,
@@ -160,24 +151,32 @@ class Directory:
         encoded: bytes = encode(request)
         return encoded
 
-    def _search(self, strategy: "_Strategy", operations: Sequence[bytes]) -> list[list[Entry]]:
-        """The answers to searches.  What came last is decoded while the server is at work on
-        what was asked next.
+    def _search(self, strategy: "_Strategy", searches: Sequence[Search]) -> list[list[Entry]]:
+        """What each finds.  What came last is decoded while the server is at work on what was
+        asked next.  Of optional bases one has to be there.
         """
-        found: list[list[Entry]] = [[] for _ in operations]
-        turn = 0
+        operations = [self._encoded(search) for search in searches]
+        found: list[list[Entry]] = [[] for _ in searches]
+        misses = turn = 0
         cookie = b""
-        is_waiting = bool(operations) and strategy.ask(operations[0], cookie)
-        while is_waiting:
+        if searches:
+            strategy.ask(operations[0], cookie)
+        while turn < len(searches):
             entries = found[turn]
             result = strategy.read(entries)
-            _check(result.code, result.text.decode("utf-8", "replace"))
+            if result.code == NO_SUCH_OBJECT and searches[turn].is_optional:
+                misses += 1
+                if misses == len(searches):
+                    _check(result)
+            else:
+                _check(result)
             if result.references:
                 raise TransientError("a part of the tree is on another server")
             cookie = _cookie(result)
             if not cookie:
                 turn += 1
-            is_waiting = turn < len(operations) and strategy.ask(operations[turn], cookie)
+            if turn < len(searches):
+                strategy.ask(operations[turn], cookie)
             entries += strategy.entries()
         return found
 
@@ -210,13 +209,12 @@ class _Strategy(SyncStrategy):
         self._decoder.expect(number)
         return number
 
-    def ask(self, operation: bytes, cookie: bytes) -> bool:
+    def ask(self, operation: bytes, cookie: bytes) -> None:
         """Send an encoded SearchRequest for the page after that of `cookie`."""
         self._begin()
         number = self.connection.server.next_message_id()
         self._decoder.expect(number)
         self.connection.socket.sendall(page_request(number, operation, PAGE, cookie))
-        return True
 
     def read(self, entries: list[Entry]) -> Result:
         """Read up to the Result; to `entries` go those that there was time to decode."""
@@ -238,11 +236,9 @@ class _Strategy(SyncStrategy):
             raise TransientError(f"the server ends the connection: {_description(result)} {text}")
         return result
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> Sequence[Entry]:
         """The entries before the Result that are not decoded yet."""
-        found: list[Entry] = []
-        found += self._decoder.entries()
-        return found
+        return self._decoder.entries()
 
     def forget(self) -> None:
         """From here on TLS counts; raises TransientError where bytes came before it."""
@@ -273,6 +269,23 @@ class _Strategy(SyncStrategy):
         ]
 
 
+class _Tls(ldap3.Tls):
+    """TLS as the rest of this package has it, and not as ldap3 does."""
+
+    def __init__(self, access: Access) -> None:
+        super().__init__(validate=ssl.CERT_REQUIRED)
+        self._access = access
+
+    def wrap_socket(self, connection: ldap3.Connection, do_handshake: bool = False) -> None:
+        """Shake hands; raises OSError where the server's certificate is not to be trusted."""
+        context = trusting(self._access.authorities)
+        if self._access.certificate is not None:
+            context.load_cert_chain(self._access.certificate, self._access.key)
+        connection.socket = context.wrap_socket(
+            connection.socket, server_hostname=connection.server.host
+        )
+
+
 class _Connection(ldap3.Connection):
     """A connection with that strategy."""
 
@@ -286,10 +299,14 @@ class _Connection(ldap3.Connection):
         self.post_send_search = self.strategy.post_send_search
 
 
-def _check(code: int, text: str) -> None:
+def _check(result: Result) -> None:
     """Anything but success is an error: a size or time limit leaves entries out."""
-    if code != 0:
-        raise TransientError(f"the server answers {RESULT_CODES.get(code, code)} {text}")
+    if result.code != 0:
+        raise _refusal(result.code, result.text.decode("utf-8", "replace"))
+
+
+def _refusal(code: int, text: str) -> TransientError:
+    return TransientError(f"the server answers {RESULT_CODES.get(code, code)} {text}")
 
 
 def _description(result: Result) -> str:
@@ -302,10 +319,6 @@ def _cookie(result: Result) -> bytes:
         if control.oid == PAGED_RESULTS and control.value is not None:
             return paged(control.value)[1]
     return b""
-
-
-def _name(path: Path | None) -> str | None:
-    return None if path is None else str(path)
 
 
 def _password(file: Path) -> str:
@@ -339,5 +352,4 @@ def _text(error: Exception) -> str:
     text = " ".join(str(error).split())
     while found := _WRAPPED.fullmatch(text):
         text = found[2]
-    text = _OTHER_NAME.sub(r"the server's certificate does not name \1", text)
     return text[:MAX_REASON] or type(error).__name__

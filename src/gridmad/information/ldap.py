@@ -6,7 +6,7 @@ where gwd.conf's `\:` is a colon.  No I/O happens here.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn, TypeAlias
 
@@ -27,6 +27,7 @@ _CONDITION = re.compile(
     r"([^()\0]*)",
     re.ASCII,
 )
+_ESCAPED = re.compile(r"\\([0-9A-Fa-f]{2})")
 _ESCAPE = re.compile(r"\\(?![0-9A-Fa-f]{2})")
 
 
@@ -37,6 +38,10 @@ class Search(NamedTuple):
     attributes: tuple[str, ...]
     filter: str = ""
     """Conditions that they must meet, as Filter.text; "" for none."""
+    base: str = ""
+    """Where in the tree they are; "" for the directory's own base."""
+    is_optional: bool = False
+    """No such base means that there are none."""
 
     @property
     def whole_filter(self) -> str:
@@ -103,6 +108,32 @@ def parse_filter(text: str) -> list[Filter]:
         inner = _Parser(parts[0].text[2:-1].strip())
         parts = inner.row(0, is_negated=False, end=len(inner.text))
     return parts
+
+
+def by_class(text: str, option: str, class_of: Callable[[str], str]) -> dict[str, str]:
+    """The conditions that `text` joins, those on each class of entries as one text.
+
+    `class_of` tells the class that has an attribute.  Raises UsageError, that names `option`,
+    for a condition that looks at several classes at once.
+    """
+    texts: dict[str, str] = {}
+    for part in parse_filter(text):
+        try:
+            classes = sorted({class_of(attribute) for attribute in part.attributes})
+        except UsageError as error:
+            raise UsageError(f"{option} {part.text}: {error}") from None
+        if len(classes) > 1:
+            raise UsageError(
+                f"{option} {part.text}: looks at {' and '.join(classes)} entries at once: "
+                "write a condition of its own for each"
+            )
+        texts[classes[0]] = texts.get(classes[0], "") + part.text
+    return texts
+
+
+def unescaped(value: str) -> str:
+    """The value of a condition as it is in entries."""
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), value)
 
 
 class _Parser:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from gridmad.authorities import AUTHORITIES
 from gridmad.driver import file_name
 from gridmad.errors import UsageError
 
@@ -33,7 +34,7 @@ class Access(NamedTuple):
     starts_tls: bool = False
     """On ldap:// the first request is StartTLS."""
     authorities: Path | None = None
-    """A file or a folder of certificates; None for $X509_CERT_DIR, else the system's."""
+    """A PEM file or a folder; None for those that grids have."""
     bind_dn: str | None = None
     password_file: Path | None = None
     is_external: bool = False
@@ -43,15 +44,15 @@ class Access(NamedTuple):
     """None where the certificate's file holds it."""
 
 
-def add_options(parser: argparse.ArgumentParser, port: int) -> None:
-    """Declare the servers, TLS and the login; `port` is the default one."""
+def add_options(parser: argparse.ArgumentParser, what: str, port: int) -> None:
+    """Declare the servers, TLS and the login; `what` is called by people, and has this port."""
     parser.add_argument(
         "-s",
         "--server",
         metavar="SERVER[:PORT][,...]",
         required=True,
-        help="the directory server, by name or as ldap://SERVER[:PORT] or "
-        "ldaps://SERVER[:PORT]; of several, one is asked until it fails, then the next",
+        help=f"{what}, by name or as ldap://SERVER[:PORT] or ldaps://SERVER[:PORT]; of several "
+        "that have the same, one is asked until it fails, then the next",
     )
     parser.add_argument(
         "-p",
@@ -67,8 +68,8 @@ def add_options(parser: argparse.ArgumentParser, port: int) -> None:
         "--ca",
         metavar="PATH",
         type=_path,
-        help="file or folder of the authorities that verify servers "
-        "(default: $X509_CERT_DIR, else the system's)",
+        help="the authorities that servers are trusted by: a folder or a PEM file (default: "
+        f"$X509_CERT_DIR, else {AUTHORITIES}, else those of the system)",
     )
     parser.add_argument(
         "--bind-dn", metavar="DN", help="log in by this name and a password (default: anonymous)"
