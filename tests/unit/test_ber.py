@@ -19,9 +19,7 @@ PLAIN = Writer()
 
 OCTETS = st.binary(max_size=60) | st.sampled_from([b"VO:dteam", b"Production", b"0", b"x" * 300])
 NAMES = st.sampled_from([b"GlueCEName", b"glueCEname", b"objectClass", b"a;lang-en", b"b", b"\xff"])
-WRITERS = st.sampled_from(
-    [PLAIN, *(Writer(specification.padded(zeros)) for zeros in (0, 1, 3))]
-)
+WRITERS = st.sampled_from([PLAIN, *(Writer(specification.padded(zeros)) for zeros in (0, 1, 3))])
 URIS = st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=3)
 CONTROLS = st.lists(
     st.builds(
@@ -169,7 +167,9 @@ def test_the_cookie_of_a_page(writer: "specification.Writer", size: int, cookie:
 
 
 MUTATIONS = st.lists(
-    st.tuples(st.sampled_from(["set", "drop", "add"]), st.integers(0, 1 << 16), st.integers(0, 255)),
+    st.tuples(
+        st.sampled_from(["set", "drop", "add"]), st.integers(0, 1 << 16), st.integers(0, 255)
+    ),
     min_size=1,
     max_size=4,
 )

@@ -10,8 +10,29 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from gridmad._glue import decoded, number_of, quantity_of, text_of, texts_of
 from gridmad.information.ldap import Entry
 from gridmad.information.model import Attribute, HostAttributes
+
+__all__ = [
+    "ROOMY",
+    "UNKNOWN",
+    "UNSET",
+    "Decoded",
+    "Known",
+    "PublishedHost",
+    "access",
+    "decoded",
+    "host_name",
+    "lets_in",
+    "merge",
+    "number_of",
+    "quantity_of",
+    "state_of",
+    "text_of",
+    "texts_of",
+    "vo_of",
+]
 
 UNSET: Final = 999_999_999
 """A limit that nobody set."""
@@ -22,9 +43,6 @@ ROOMY: Final = 60
 134 texts of a host, and each queue brings two of both."""
 
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?", re.ASCII)
-_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,30})(?:\.[0-9]*)?\s*", re.ASCII)
-_MAX_SHARED: Final = 64
-"""Bytes of a value that is made a text once, since many entries have the same."""
 _EVERYBODY: Final = frozenset({"all", "*"})
 _TEXTS: Final = frozenset(
     {"HOSTNAME", "ARCH", "LRMS_NAME", "LRMS_TYPE", "OS_NAME", "OS_VERSION", "CPU_MODEL"}
@@ -101,55 +119,6 @@ def _default(name: str) -> Attribute:
 # ---------------------------------------------------------------- values
 
 
-def decoded(value: bytes) -> str:
-    """A value as text; what is no UTF-8 is what sites wrote before it, Latin-1."""
-    return _shared(value) if len(value) <= _MAX_SHARED else _decode(value)
-
-
-def _decode(value: bytes) -> str:
-    try:
-        return value.decode().strip()
-    except UnicodeDecodeError:
-        return value.decode("latin-1").strip()
-
-
-_shared = lru_cache(1 << 14)(_decode)
-
-
-def text_of(entry: Entry, name: str) -> str:
-    """The first value under `name`, "" where there is none."""
-    values = entry.get(name)
-    return decoded(values[0]) if values else ""
-
-
-def texts_of(entry: Entry, name: str) -> list[str]:
-    """All values under `name`."""
-    return [decoded(value) for value in entry.get(name, ())]
-
-
-@lru_cache(1 << 14)
-def _integer(value: bytes) -> int | None:
-    match = _INTEGER.fullmatch(value.decode("ascii", "replace"))
-    number = int(match[1]) if match else -1
-    return number if number >= 0 else None
-
-
-def number_of(entry: Entry, name: str) -> int | None:
-    """The integer of at least 0 that `entry` holds under `name`, None where it holds none."""
-    values = entry.get(name)
-    if not values or len(values[0]) > _MAX_SHARED:
-        return None
-    return _integer(values[0])
-
-
-def quantity_of(entry: Entry, *names: str) -> int | None:
-    """The first of these integers that is known and not 0: a size or a limit."""
-    for name in names:
-        if number := number_of(entry, name):
-            return number
-    return None
-
-
 def state_of(entry: Entry, name: str) -> int | None:
     """An integer of which 0 is something that one can know."""
     number = number_of(entry, name)
@@ -182,7 +151,13 @@ def access(rules: Iterable[str], vos: Collection[str] = ()) -> str:
     """`:x:` for each VO that some rule lets in, and `:/x/Role=y:` for each VOMS rule; of `vos`
     (in lower case) only, where some are named.
     """
-    rules = [rule for rule in rules if not vos or vo_of(rule).lower() in vos]
+    # Most queues of a grid have the rules of some other.
+    return _access(tuple(rules), frozenset(vos))
+
+
+@lru_cache(1 << 12)
+def _access(rules: tuple[str, ...], vos: frozenset[str]) -> str:
+    rules = tuple(rule for rule in rules if not vos or vo_of(rule).lower() in vos)
     fqans = [rule.partition(":")[2] for rule in rules if rule[:5].upper() == "VOMS:"]
     tokens = dict.fromkeys([*map(vo_of, rules), *fqans])
     return "".join(f":{token}:" for token in tokens if token)

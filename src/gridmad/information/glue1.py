@@ -13,6 +13,7 @@ No I/O happens here.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from gridmad._glue import keys_of
 from gridmad.information.glue import (
     UNSET,
     Decoded,
@@ -149,16 +150,6 @@ def cluster_keys(ce: Entry) -> list[str]:
     return [*keys, hosting] if hosting and hosting not in keys else keys
 
 
-def keys_of(entry: Entry, name: str, target: str) -> list[str]:
-    """The identities, in lower case, that the keys of one kind in `entry` refer to."""
-    keys = []
-    for value in entry.get(name, ()):
-        kind, _, identity = decoded(value).partition("=")
-        if identity and kind.strip().lower() == target:
-            keys.append(identity.strip().lower())
-    return keys
-
-
 class _CE:
     """A GlueCE entry with the names that its identity holds.
 
@@ -293,10 +284,11 @@ def _host(
             )
         else:
             queues[ce.queue] = ce
-    clusters = dict.fromkeys(key for ce in ces for key in directory.clusters(host, ce))
+    keys = [directory.clusters(host, ce) for ce in ces]
+    clusters = dict.fromkeys(key for some in keys for key in some)
     sub_clusters: dict[str, Entry] = {}
-    for ce in ces:
-        sub_clusters.update(directory.sub_clusters(directory.clusters(host, ce)))
+    for some in keys:
+        sub_clusters.update(directory.sub_clusters(some))
     if not sub_clusters:
         problems.append(f"host {host}: no GlueSubCluster belongs to {' or '.join(clusters)}")
     cpus = {

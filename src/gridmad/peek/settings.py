@@ -8,7 +8,6 @@ was made.
 import getpass
 import os
 import re
-import stat
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, MutableMapping

@@ -1,0 +1,43 @@
+"""Values of directory entries in plain Python: what gridmad._glue does, and the bench's mark."""
+
+import re
+
+from gridmad.information.ldap import Entry
+
+_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,30})(?:\.[0-9]*)?\s*", re.ASCII)
+
+
+def decoded(value: bytes) -> str:
+    try:
+        return value.decode().strip()
+    except UnicodeDecodeError:
+        return value.decode("latin-1").strip()
+
+
+def text_of(entry: Entry, name: str) -> str:
+    values = entry.get(name)
+    return decoded(values[0]) if values else ""
+
+
+def texts_of(entry: Entry, name: str) -> list[str]:
+    return [decoded(value) for value in entry.get(name, ())]
+
+
+def keys_of(entry: Entry, name: str, target: str) -> list[str]:
+    keys = []
+    for value in entry.get(name, ()):
+        kind, _, identity = decoded(value).partition("=")
+        if identity and kind.strip().lower() == target:
+            keys.append(identity.strip().lower())
+    return keys
+
+
+def number_of(entry: Entry, name: str) -> int | None:
+    values = entry.get(name)
+    match = _INTEGER.fullmatch(values[0].decode("latin-1")) if values else None
+    number = int(match[1]) if match else -1
+    return number if number >= 0 else None
+
+
+def quantity_of(entry: Entry, *names: str) -> int | None:
+    return next((number for name in names if (number := number_of(entry, name))), None)
