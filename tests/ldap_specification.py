@@ -144,7 +144,7 @@ def decode(messages: Sequence[bytes]) -> Answer:
     """Decode whole messages with ldap3's decoder."""
     answer = Answer()
     for message in messages:
-        decoded = decode_message_fast(message)
+        decoded = decode_message_fast(message)  # type: ignore[no-untyped-call]
         operation, payload = decoded["protocolOp"], decoded["payload"]
         if operation == ENTRY & 31:
             answer.entries.append(

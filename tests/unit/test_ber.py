@@ -10,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridmad._ber import MAX_MESSAGE, MAX_NAMES, BerError, Decoder, Result, paged
+from tests import ldap_specification as specification
+from tests.ldap_specification import Control, Outcome, Writer
 
-specification = pytest.importorskip("tests.ldap_specification", exc_type=ImportError)
-Writer = specification.Writer
-Outcome = specification.Outcome
-Control = specification.Control
 PLAIN = Writer()
 
 OCTETS = st.binary(max_size=60) | st.sampled_from([b"VO:dteam", b"Production", b"0", b"x" * 300])
@@ -81,7 +79,7 @@ def pieces(stream: bytes, cuts: Sequence[int]) -> list[bytes]:
     return [stream[start:end] for start, end in pairwise(at)]
 
 
-def outcome(result: Result) -> object:
+def outcome(result: Result) -> Outcome:
     return Outcome(
         result.operation,
         result.code,
@@ -145,7 +143,7 @@ def test_bytes_may_come_one_by_one(asked: tuple[int, list[bytes]]) -> None:
 
 
 @given(st.lists(CONTROLS, min_size=1, max_size=3))
-def test_controls_tell_whether_they_are_critical(groups: list[list[object]]) -> None:
+def test_controls_tell_whether_they_are_critical(groups: list[list[Control]]) -> None:
     decoder = Decoder()
     for number, controls in enumerate(groups):
         decoder.expect(number)
@@ -153,13 +151,12 @@ def test_controls_tell_whether_they_are_critical(groups: list[list[object]]) -> 
         result = decoder.feed(message)
         assert result is not None
         assert [Control(c.oid, c.is_critical, c.value) for c in result.controls] == [
-            Control(c.oid, bool(c.is_critical), c.value)  # type: ignore[attr-defined]
-            for c in controls
+            Control(c.oid, bool(c.is_critical), c.value) for c in controls
         ]
 
 
 @given(WRITERS, st.integers(0, 2**31 - 1), st.binary(max_size=300))
-def test_the_cookie_of_a_page(writer: "specification.Writer", size: int, cookie: bytes) -> None:
+def test_the_cookie_of_a_page(writer: Writer, size: int, cookie: bytes) -> None:
     assert paged(writer.paged(size, cookie)) == (size, cookie)
 
 
@@ -199,8 +196,7 @@ def outcomes(stream: bytes, number: int, cuts: Sequence[int]) -> object:
             entries += decoder.entries()
             if result is not None:
                 return entries, outcome(result)
-    except BerError as error:
-        assert str(error)
+    except BerError:
         for broken in (decoder.entries, lambda: decoder.feed(b"")):
             with pytest.raises(BerError, match="what came before"):
                 broken()
@@ -277,8 +273,7 @@ def test_what_is_malformed_is_told_in_words(stream: bytes, said: str) -> None:
     decoder = Decoder()
     decoder.expect(1)
     with pytest.raises(BerError) as caught:
-        if decoder.feed(stream) is None:
-            decoder.entries()
+        decoded(decoder, [stream])
     assert said in str(caught.value)
 
 
@@ -303,8 +298,7 @@ def test_an_element_that_is_cut_off_within_its_message_is_an_error() -> None:
         decoder.expect(1)
         shorter = entry[:1] + bytes([at - 2]) + entry[2:at]
         with pytest.raises(BerError):
-            if decoder.feed(shorter) is None:
-                decoder.entries()
+            decoded(decoder, [shorter])
 
 
 # ---------------------------------------------------------------- connections

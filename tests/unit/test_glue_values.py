@@ -45,7 +45,7 @@ def test_values(value: bytes) -> None:
 
 
 def test_texts_that_many_entries_have_are_made_once() -> None:
-    texts = [_glue.text_of({"a": [bytes(b"Production")]}, "a") for _ in range(2)]
+    texts = [_glue.text_of({"a": [bytes(bytearray(b"Production"))]}, "a") for _ in range(2)]
     assert texts[0] is texts[1]
 
 

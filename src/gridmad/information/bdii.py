@@ -144,7 +144,8 @@ class BdiiInformation(PublishedInformation):
         hosts, problems = self._trees.decode(self._directory.fetch(self._trees.searches))
         for problem in problems:
             self.report(problem)
-        return {name: host.attributes() for name, host in hosts.items()}
+        # Each goes when it has become what gwd gets: a large grid is not held twice.
+        return {name: hosts.pop(name).attributes() for name in list(hosts)}
 
 
 def _check_base(option: str, base: str) -> None:

@@ -23,7 +23,7 @@ from ldap3.core.results import RESULT_CODES
 from ldap3.operation.search import search_operation
 from ldap3.strategy.base import RESPONSE_COMPLETE
 from ldap3.strategy.sync import SyncStrategy
-from ldap3.utils.asn1 import encode
+from ldap3.utils.asn1 import encode  # type: ignore[attr-defined]  # not in the stubs
 
 from gridmad._ber import BerError, Decoder, Result, paged
 from gridmad.authorities import trusting
@@ -100,7 +100,8 @@ class Directory:
             if self._access.starts_tls and not server.is_tls:
                 connection.open(read_server_info=False)
                 connection.start_tls(read_server_info=False)
-                strategy.forget()
+                if not connection.tls_started:
+                    raise TransientError("the server does not start TLS")
             connection.bind(read_server_info=False)
             if connection.result["result"] != 0:
                 raise _refusal(connection.result["result"], connection.result["message"])
@@ -117,7 +118,11 @@ class Directory:
         if access.password_file is not None:
             login = {"user": access.bind_dn, "password": _password(access.password_file)}
         elif access.is_external:
-            login = {"authentication": ldap3.SASL, "sasl_mechanism": ldap3.EXTERNAL}
+            login = {
+                "authentication": ldap3.SASL,
+                "sasl_mechanism": ldap3.EXTERNAL,
+                "sasl_credentials": "",  # whom the certificate names
+            }
         return _Connection(
             ldap3.Server(
                 server.host,
@@ -240,11 +245,12 @@ class _Strategy(SyncStrategy):
         """The entries before the Result that are not decoded yet."""
         return self._decoder.entries()
 
-    def forget(self) -> None:
-        """From here on TLS counts; raises TransientError where bytes came before it."""
+    def refuse_rest(self) -> None:
+        """Raises TransientError where the server said more than it was asked: what comes in the
+        clear before TLS must not be taken for what comes over it.
+        """
         if self._decoder.held:
             raise TransientError("the server sends something between StartTLS and TLS")
-        self._decoder = Decoder()
 
     def _begin(self) -> None:
         self._deadline = time.monotonic() + self._patience
@@ -278,6 +284,7 @@ class _Tls(ldap3.Tls):
 
     def wrap_socket(self, connection: ldap3.Connection, do_handshake: bool = False) -> None:
         """Shake hands; raises OSError where the server's certificate is not to be trusted."""
+        connection.strategy.refuse_rest()
         context = trusting(self._access.authorities)
         if self._access.certificate is not None:
             context.load_cert_chain(self._access.certificate, self._access.key)
