@@ -16,19 +16,22 @@ import pytest
 
 from bench.conftest import IS_QUICK, Contest, Scoreboard
 from bench.players import BIN, Player
+from gridmad import _glue
 from gridmad._ber import paged
-from gridmad.information import glue1
+from gridmad.information import glue, glue1
 from gridmad.information.glue_trees import BASE_1 as BASE
 from gridmad.information.ldap import PAGED_RESULTS, Search, page_request
 from gridmad.information.ldap_server import Access, Server
-from tests.services import glue, slapd
+from tests import glue_specification
+from tests.services import glue as grids
+from tests.services import slapd
 from tests.services.slapd import Slapd
 
 directory = pytest.importorskip("gridmad.information.directory")
 ldap3 = pytest.importorskip("ldap3")
 
 CES = 400 if IS_QUICK else 10_000
-HOSTS = glue.host_names(CES)
+HOSTS = grids.host_names(CES)
 SEARCHES = tuple(glue1.SEARCHES.values())
 SAMPLE = 3 if IS_QUICK else 25
 """Hosts that are asked for one by one; what all would take is reckoned from them."""
@@ -55,7 +58,7 @@ launcher("information", "gridmad.information.bdii")()
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slapd]:
     if problem := slapd.missing():
         pytest.skip(problem)
-    with Slapd(tmp_path_factory.mktemp("bdii") / "slapd", glue.ldif(glue.grid(CES))) as running:
+    with Slapd(tmp_path_factory.mktemp("bdii") / "slapd", grids.ldif(grids.grid(CES))) as running:
         yield running
 
 
@@ -70,6 +73,7 @@ def raw(server: Slapd, operations: Sequence[bytes]) -> int:
     """Read the answers to searches, and look at nothing but the ends of pages."""
     total = 0
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, directory.RECEIVE_BUFFER)
         connection.sendall(BIND)
         connection.recv(TAIL)
         number = 1
@@ -202,6 +206,32 @@ def test_read_and_decode(
     )
 
 
+def test_join(contest: Contest, server: Slapd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries to hosts, with values taken out of entries in compiled code or in plain Python."""
+    entries = dict(zip(glue1.SEARCHES, ours(server), strict=True))
+    names = ("decoded", "text_of", "texts_of", "number_of", "quantity_of", "keys_of")
+
+    def join(functions: Any) -> int:
+        with monkeypatch.context() as patched:
+            for module in (glue, glue1):
+                for name in names:
+                    if hasattr(module, name):
+                        patched.setattr(module, name, getattr(functions, name))
+            return len(glue1.decode(entries).hosts)
+
+    assert join(_glue) == join(glue_specification) == len(HOSTS)
+    contest.run(
+        f"join {CES:,} CEs",
+        lambda: join(_glue),
+        lambda: join(glue_specification),
+        against="values in plain Python",
+        floor=1.5,
+        ambition=2,
+        rounds=8,
+        note=lambda seconds: f"{seconds * 1e3:.0f} ms",
+    )
+
+
 # ---------------------------------------------------------------- the whole driver
 
 
@@ -320,7 +350,7 @@ def test_memory(scoreboard: Scoreboard, server: Slapd, tmp_path: Path) -> None:
         return log.read_text().count(" hosts, ") if log.exists() else 0
 
     arguments = ["--refresh", "1", "--log-level", "info", "--log-file", str(log)]
-    sizes = []
+    peaks = []
     with driver(server, *arguments) as player:
         for turn in (1, 2, 5):
             end = time.monotonic() + 120
@@ -329,21 +359,22 @@ def test_memory(scoreboard: Scoreboard, server: Slapd, tmp_path: Path) -> None:
                 time.sleep(0.05)
             assert refreshes() >= turn
             player.stream(monitors(len(HOSTS)), len(HOSTS))
-            sizes.append(player.peak_memory())
-    first, _, last = sizes
+            peaks.append(player.peak_memory())
+    first, second, last = peaks
     scoreboard.score(
         f"peak memory with {CES:,} CEs",
         MEMORY / last,
         against="the limit of 120 MiB",
         floor=1,
         ambition=1.3,
-        note=f"{first >> 20} MiB after the first refresh, {last >> 20} after five",
+        note=f"{first >> 20} MiB after the first refresh, {second >> 20} after the second",
     )
+    # The second one has the values of the first beside its own, as every later one has.
     scoreboard.score(
-        "memory after five refreshes",
-        first / last,
-        against="after the first",
-        floor=0.9,
-        ambition=0.97,
-        note=f"{(last - first) / 1024:.0f} KiB more",
+        "peak memory of five refreshes",
+        second / last,
+        against="of two",
+        floor=0.95,
+        ambition=0.99,
+        note=f"{(last - second) / 1024:.0f} KiB more",
     )
