@@ -63,7 +63,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slapd]:
 
 
 def command(server: Slapd, *more: str) -> list[str]:
-    return [str(BIN / "gw_im_mad_bdii"), "-s", server.server, "--timeout", f"{TIMEOUT:g}", *more]
+    options = ["--glue", "1", "--timeout", f"{TIMEOUT:g}"]
+    return [str(BIN / "gw_im_mad_bdii"), "-s", server.server, *options, *more]
 
 
 # ---------------------------------------------------------------- four ways to read the same
@@ -209,7 +210,7 @@ def test_read_and_decode(
 def test_join(contest: Contest, server: Slapd, monkeypatch: pytest.MonkeyPatch) -> None:
     """Entries to hosts, with values taken out of entries in compiled code or in plain Python."""
     entries = dict(zip(glue1.SEARCHES, ours(server), strict=True))
-    names = ("decoded", "text_of", "texts_of", "number_of", "quantity_of", "keys_of")
+    names = ("decoded", "text_of", "texts_of", "number_of", "state_of", "quantity_of", "keys_of")
 
     def join(functions: Any) -> int:
         with monkeypatch.context() as patched:

@@ -19,6 +19,7 @@ cdef enum:
     QUICK = 18      # digits that fit 64 bits
     SHORT = 64      # bytes of a value whose text is made once, since many entries have the same
     COMMON = 8192   # texts that are kept (a power of 2)
+    UNKNOWN = 444444    # a state that nobody knows
 
 cdef list written = [None] * COMMON
 cdef list texts = [None] * COMMON
@@ -163,6 +164,12 @@ def number_of(entry, str name not None):
     is none.
     """
     return _number(entry, name)
+
+
+def state_of(entry, str name not None):
+    """An integer of which 0 is something that one can know."""
+    number = _number(entry, name)
+    return None if number == UNKNOWN else number
 
 
 def quantity_of(entry, *names):

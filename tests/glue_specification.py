@@ -39,5 +39,10 @@ def number_of(entry: Entry, name: str) -> int | None:
     return number if number >= 0 else None
 
 
+def state_of(entry: Entry, name: str) -> int | None:
+    number = number_of(entry, name)
+    return None if number == 444444 else number
+
+
 def quantity_of(entry: Entry, *names: str) -> int | None:
     return next((number for name in names if (number := number_of(entry, name))), None)

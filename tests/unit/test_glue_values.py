@@ -28,12 +28,14 @@ ENTRIES = st.dictionaries(
 @example({"a": [b"9" * 18]})
 @example({"a": [b"9" * 19 + b".5"]})
 @example({"a": (b"-1",)})
+@example({"a": (b"444444",)})
 def test_entries_say_what_the_specification_says(entry: Entry) -> None:
     for _ in range(2):  # the second time, texts may be known
         for name in ("a", "b"):
             assert _glue.text_of(entry, name) == specification.text_of(entry, name)
             assert _glue.texts_of(entry, name) == specification.texts_of(entry, name)
             assert _glue.number_of(entry, name) == specification.number_of(entry, name)
+            assert _glue.state_of(entry, name) == specification.state_of(entry, name)
             found = _glue.keys_of(entry, name, "glueclusteruniqueid")
             assert found == specification.keys_of(entry, name, "glueclusteruniqueid")
         assert _glue.quantity_of(entry, "a", "b") == specification.quantity_of(entry, "a", "b")

@@ -63,6 +63,7 @@ class Directory:
         self._access = access
         self._base = base
         self._timeout = timeout
+        self._operations: dict[Search, bytes] = {}
 
     @property
     def url(self) -> str:
@@ -140,7 +141,10 @@ class Directory:
         )
 
     def _encoded(self, search: Search) -> bytes:
-        """A SearchRequest."""
+        """A SearchRequest; the library takes most of a millisecond to make one, so once."""
+        known = self._operations.get(search)
+        if known is not None:
+            return known
         request = search_operation(
             search.base or self._base,
             search.whole_filter,
@@ -154,18 +158,19 @@ class Directory:
             True,
         )
         encoded: bytes = encode(request)
+        self._operations[search] = encoded
         return encoded
 
     def _search(self, strategy: "_Strategy", searches: Sequence[Search]) -> list[list[Entry]]:
         """What each finds.  What came last is decoded while the server is at work on what was
         asked next.  Of optional bases one has to be there.
         """
-        operations = [self._encoded(search) for search in searches]
         found: list[list[Entry]] = [[] for _ in searches]
         misses = turn = 0
-        cookie = b""
-        if searches:
-            strategy.ask(operations[0], cookie)
+        operation, cookie = b"", b""
+        for search in searches[:1]:
+            operation = self._encoded(search)
+            strategy.ask(operation, cookie)
         while turn < len(searches):
             entries = found[turn]
             result = strategy.read(entries)
@@ -180,8 +185,9 @@ class Directory:
             cookie = _cookie(result)
             if not cookie:
                 turn += 1
+                operation = self._encoded(searches[turn]) if turn < len(searches) else b""
             if turn < len(searches):
-                strategy.ask(operations[turn], cookie)
+                strategy.ask(operation, cookie)
             entries += strategy.entries()
         return found
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from gridmad._glue import decoded, number_of, quantity_of, text_of, texts_of
+from gridmad._glue import decoded, number_of, quantity_of, state_of, text_of, texts_of
 from gridmad.information.ldap import Entry
 from gridmad.information.model import Attribute, HostAttributes
 
 __all__ = [
     "ROOMY",
-    "UNKNOWN",
     "UNSET",
     "Decoded",
     "Known",
@@ -36,8 +35,6 @@ __all__ = [
 
 UNSET: Final = 999_999_999
 """A limit that nobody set."""
-UNKNOWN: Final = 444_444
-"""A state that nobody knows."""
 ROOMY: Final = 60
 """Queues up to which there is room for all generic attributes: gwd takes 134 integers and
 134 texts of a host, and each queue brings two of both."""
@@ -119,12 +116,7 @@ def _default(name: str) -> Attribute:
 # ---------------------------------------------------------------- values
 
 
-def state_of(entry: Entry, name: str) -> int | None:
-    """An integer of which 0 is something that one can know."""
-    number = number_of(entry, name)
-    return None if number == UNKNOWN else number
-
-
+@lru_cache(1 << 14)
 def host_name(text: str) -> str | None:
     """A name of a host in lower case, None for what is none."""
     name = text.strip().rstrip(".").lower()

@@ -270,7 +270,7 @@ class _Directory:
 def _host(
     host: str, ces: Sequence[_CE], directory: _Directory, problems: list[str]
 ) -> PublishedHost:
-    counted = Counter((ce.manager, ce.lrms_type) for ce in ces)
+    counted = Counter([(ce.manager, ce.lrms_type) for ce in ces])
     # Of several managers on a host gwd can address one: that of most queues.
     manager, lrms_type = min(counted, key=lambda key: (-counted[key], key))
     queues: dict[str, _CE] = {}
