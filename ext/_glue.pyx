@@ -124,13 +124,22 @@ def keys_of(entry, str name not None, str target not None):
     return found
 
 
+def words_of(entry, names):
+    """The first value under each of `names`, "" where there is none."""
+    cdef list found = []
+    cdef bytes value
+    for name in names:
+        value = _first(entry, <str?>name)
+        found.append("" if value is None else _text(value))
+    return found
+
+
 cdef object _number(object entry, str name):
     cdef bytes value = _first(entry, name)
     cdef const char* at
     cdef const char* end
     cdef const char* first
     cdef long long number = 0
-    cdef bint is_negative = False
     if value is None:
         return None
     at = PyBytes_AS_STRING(value)
@@ -139,8 +148,7 @@ cdef object _number(object entry, str name):
         at += 1
     while at < end and _is_blank(<uint8_t>(end - 1)[0]):
         end -= 1
-    if at < end and (at[0] == c'+' or at[0] == c'-'):
-        is_negative = at[0] == c'-'
+    if at < end and at[0] == c'+':
         at += 1
     first = at
     while at < end and c'0' <= at[0] <= c'9':
@@ -150,8 +158,6 @@ cdef object _number(object entry, str name):
     if at == first or at - first > DIGITS:
         return None
     exact = number if at - first <= QUICK else int(first[:at - first])
-    if is_negative and exact:
-        return None
     if at < end and at[0] == c'.':
         at += 1
         while at < end and c'0' <= at[0] <= c'9':
@@ -160,10 +166,13 @@ cdef object _number(object entry, str name):
 
 
 def number_of(entry, str name not None):
-    """The integer of at least 0 under `name`, without what is behind its point; None where there
-    is none.
-    """
+    """The integer of at least 0 under `name`, without decimals; None where there is none."""
     return _number(entry, name)
+
+
+def numbers_of(entry, names):
+    """The same under each of `names`."""
+    return [_number(entry, <str?>name) for name in names]
 
 
 def state_of(entry, str name not None):

@@ -1,10 +1,11 @@
 """Values of directory entries in plain Python: what gridmad._glue does, and the bench's mark."""
 
 import re
+from collections.abc import Iterable
 
 from gridmad.information.ldap import Entry
 
-_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,30})(?:\.[0-9]*)?\s*", re.ASCII)
+_NUMBER = re.compile(rb"\s*\+?([0-9]{1,30})(?:\.[0-9]*)?\s*")
 
 
 def decoded(value: bytes) -> str:
@@ -32,11 +33,18 @@ def keys_of(entry: Entry, name: str, target: str) -> list[str]:
     return keys
 
 
+def words_of(entry: Entry, names: Iterable[str]) -> list[str]:
+    return [text_of(entry, name) for name in names]
+
+
 def number_of(entry: Entry, name: str) -> int | None:
     values = entry.get(name)
-    match = _INTEGER.fullmatch(values[0].decode("latin-1")) if values else None
-    number = int(match[1]) if match else -1
-    return number if number >= 0 else None
+    match = _NUMBER.fullmatch(values[0]) if values else None
+    return int(match[1]) if match else None
+
+
+def numbers_of(entry: Entry, names: Iterable[str]) -> list[int | None]:
+    return [number_of(entry, name) for name in names]
 
 
 def state_of(entry: Entry, name: str) -> int | None:

@@ -122,6 +122,26 @@ def test_every_host_and_queue_of_a_grid(slapd: SlapdMaker, count: int) -> None:
     assert published == {}
 
 
+def test_one_reading_serves_every_request(
+    slapd: SlapdMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings: list[None] = []
+    read = BdiiInformation.read
+
+    def counted(driver: BdiiInformation) -> dict[str, HostAttributes]:
+        readings.append(None)
+        return read(driver)
+
+    monkeypatch.setattr(BdiiInformation, "read", counted)
+
+    async def test(driver: BdiiInformation) -> None:
+        for host in await discover(driver):
+            assert list(await monitor(driver, [host])) == [host]
+        assert len(readings) == 1
+
+    run(test, "-s", slapd(glue.ldif(glue.grid(100))).server)
+
+
 def test_names_in_another_case_and_unknown_hosts(slapd: SlapdMaker) -> None:
     text = glue.ldif(glue.guide()).replace(b"GlueCEStateFree", b"GLUEcestateFREE")
     server = slapd(text.replace(b"GlueHostProcessor", b"gluehostPROCESSOR"))

@@ -469,25 +469,27 @@ def test_the_queue_filter_names_vos() -> None:
 
 
 @pytest.mark.parametrize(
-    ("object_class", "chosen", "expected"),
+    ("written", "chosen", "expected"),
     [
-        ("GLUE2ComputingShare", [ATLAS], ["plain_s", "atlas_s"]),
-        ("GLUE2MappingPolicy", [POLICIES[0]], ["plain_s", "atlas_s"]),
-        ("GLUE2ExecutionEnvironment", [NODES], ["plain_s", "atlas_s"]),
-        ("GLUE2ComputingManager", [MANAGER], ["plain_s", "atlas_s"]),
-        ("GLUE2ComputingEndpoint", [ENDPOINT], ["plain_s", "atlas_s"]),
-        ("GLUE2ComputingService", [published.service("t")], ["q_t"]),
-        ("GLUE2ComputingService", [], []),
+        ("(GLUE2ComputingShareMappingQueue=q)", [ATLAS], ["plain_s", "atlas_s"]),
+        ("(GLUE2PolicyRule=vo:atlas)", [POLICIES[0]], ["plain_s", "atlas_s"]),
+        ("(GlueHostArchitectureSMPSize=16)", [NODES], ["plain_s", "atlas_s"]),
+        ("(GlueCEInfoLRMSType=pbs)", [MANAGER], ["plain_s", "atlas_s"]),
+        ("(GlueCEInfoHostName=ce.*)", [ENDPOINT], ["plain_s", "atlas_s"]),
+        ("(GLUE2ServiceID=t)", [published.service("t")], ["q_t"]),
+        ("(GLUE2ServiceID=u)", [], []),
     ],
 )
 def test_a_host_filter_chooses_services(
-    object_class: str, chosen: list[Record], expected: list[str]
+    written: str, chosen: list[Record], expected: list[str]
 ) -> None:
     other = published.service("t")
-    records = [*AROUND, PLAIN, ATLAS, POLICIES[0], other, published.share(other, "q")]
-    entries = glue.entries(records)
-    found = {object_class: glue.entries(chosen).get(object_class, [])}
-    shares = HostFilter("").choose(entries, found)
+    entries = glue.entries([*AROUND, PLAIN, ATLAS, POLICIES[0], other, published.share(other, "q")])
+    host_filter = HostFilter(written)
+    found = [glue.entries(chosen).get(host_filter.searches[0].object_class, [])]
+    if len(host_filter.searches) > 1:
+        found.append(entries[host_filter.searches[1].object_class])
+    shares = host_filter.choose(entries, found)
     assert [share["glue2shareid"] for share in shares] == [[name.encode()] for name in expected]
 
 

@@ -38,6 +38,8 @@ def test_entries_say_what_the_specification_says(entry: Entry) -> None:
             assert _glue.state_of(entry, name) == specification.state_of(entry, name)
             found = _glue.keys_of(entry, name, "glueclusteruniqueid")
             assert found == specification.keys_of(entry, name, "glueclusteruniqueid")
+        assert _glue.words_of(entry, "ab") == specification.words_of(entry, "ab")
+        assert _glue.numbers_of(entry, "ab") == specification.numbers_of(entry, "ab")
         assert _glue.quantity_of(entry, "a", "b") == specification.quantity_of(entry, "a", "b")
 
 

@@ -10,36 +10,54 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from gridmad._glue import decoded, number_of, quantity_of, state_of, text_of, texts_of
+from gridmad._glue import (
+    decoded,
+    number_of,
+    numbers_of,
+    quantity_of,
+    state_of,
+    text_of,
+    texts_of,
+    words_of,
+)
 from gridmad.information.ldap import Entry
 from gridmad.information.model import Attribute, HostAttributes
 
 __all__ = [
     "ROOMY",
+    "UNKNOWN",
     "UNSET",
     "Decoded",
     "Known",
     "PublishedHost",
     "access",
+    "access_of",
     "decoded",
     "host_name",
     "lets_in",
     "merge",
     "number_of",
+    "numbers_of",
     "quantity_of",
+    "state",
     "state_of",
     "text_of",
     "texts_of",
     "vo_of",
+    "words_of",
 ]
 
 UNSET: Final = 999_999_999
 """A limit that nobody set."""
+UNKNOWN: Final = 444_444
+"""A state that nobody knows."""
 ROOMY: Final = 60
 """Queues up to which there is room for all generic attributes: gwd takes 134 integers and
 134 texts of a host, and each queue brings two of both."""
 
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?", re.ASCII)
+_MAX_SHARED_RULES: Final = 2048
+"""Bytes of all rules of an entry that are read once, since many entries have the same."""
 _EVERYBODY: Final = frozenset({"all", "*"})
 _TEXTS: Final = frozenset(
     {"HOSTNAME", "ARCH", "LRMS_NAME", "LRMS_TYPE", "OS_NAME", "OS_VERSION", "CPU_MODEL"}
@@ -116,7 +134,12 @@ def _default(name: str) -> Attribute:
 # ---------------------------------------------------------------- values
 
 
-@lru_cache(1 << 14)
+def state(number: int | None) -> int | None:
+    """An integer of which 0 is something that one can know."""
+    return None if number == UNKNOWN else number
+
+
+@lru_cache(1 << 12)
 def host_name(text: str) -> str | None:
     """A name of a host in lower case, None for what is none."""
     name = text.strip().rstrip(".").lower()
@@ -143,13 +166,22 @@ def access(rules: Iterable[str], vos: Collection[str] = ()) -> str:
     """`:x:` for each VO that some rule lets in, and `:/x/Role=y:` for each VOMS rule; of `vos`
     (in lower case) only, where some are named.
     """
-    # Most queues of a grid have the rules of some other.
-    return _access(tuple(rules), frozenset(vos))
-
-
-@lru_cache(1 << 12)
-def _access(rules: tuple[str, ...], vos: frozenset[str]) -> str:
-    rules = tuple(rule for rule in rules if not vos or vo_of(rule).lower() in vos)
+    rules = [rule for rule in rules if not vos or vo_of(rule).lower() in vos]
     fqans = [rule.partition(":")[2] for rule in rules if rule[:5].upper() == "VOMS:"]
     tokens = dict.fromkeys([*map(vo_of, rules), *fqans])
     return "".join(f":{token}:" for token in tokens if token)
+
+
+def access_of(entry: Entry, name: str, vos: Collection[str] = ()) -> str:
+    """`access` of the rules under `name`."""
+    values = entry.get(name)
+    if not values:
+        return ""
+    if not vos and sum(map(len, values)) <= _MAX_SHARED_RULES:
+        return _shared_access(tuple(values))
+    return access(map(decoded, values), vos)
+
+
+@lru_cache(1 << 12)
+def _shared_access(values: tuple[bytes, ...]) -> str:
+    return access(map(decoded, values))

@@ -12,6 +12,8 @@ No I/O happens here.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 from gridmad._glue import keys_of
 from gridmad.information.glue import (
@@ -20,13 +22,16 @@ from gridmad.information.glue import (
     Known,
     PublishedHost,
     access,
+    access_of,
     decoded,
     host_name,
     lets_in,
+    numbers_of,
     quantity_of,
-    state_of,
+    state,
     text_of,
     texts_of,
+    words_of,
 )
 from gridmad.information.ldap import Entry, Search
 from gridmad.information.model import Attribute
@@ -121,7 +126,7 @@ def decode(
     ces: defaultdict[str, dict[str, _CE]] = defaultdict(dict)
     for entry in entries.get("GlueCE", ()):
         ce = _CE(entry)
-        host = host_of(entry)
+        host = ce.host
         if host is None:
             problems.append(f"GlueCEUniqueID {ce.identity!r} names no host: left out")
         elif ce.key in ces[host]:
@@ -138,16 +143,26 @@ def decode(
 
 def host_of(ce: Entry) -> str | None:
     """The host of a GlueCE entry in lower case, None where it names none."""
-    if name := host_name(text_of(ce, "glueceinfohostname")):
-        return name
-    return host_name(text_of(ce, "glueceuniqueid").partition("/")[0].partition(":")[0])
+    return _host_of(text_of(ce, "glueceinfohostname"), text_of(ce, "glueceuniqueid"))
 
 
-def cluster_keys(ce: Entry) -> list[str]:
+def _host_of(name: str, identity: str) -> str | None:
+    return host_name(name) or host_name(identity.partition("/")[0].partition(":")[0])
+
+
+def cluster_keys(ce: Entry) -> Sequence[str]:
     """The clusters that a GlueCE entry names, in lower case, the likeliest first."""
-    keys = keys_of(ce, "glueforeignkey", "glueclusteruniqueid")
-    hosting = text_of(ce, "gluecehostingcluster").lower()
-    return [*keys, hosting] if hosting and hosting not in keys else keys
+    values = (*ce.get("glueforeignkey", ()), *ce.get("gluecehostingcluster", ())[:1])
+    return _cluster_keys(values, "gluecehostingcluster" in ce)
+
+
+@lru_cache(1 << 12)
+def _cluster_keys(values: tuple[bytes, ...], is_hosting_last: bool) -> Sequence[str]:
+    """The keys among `values`, of which the last may be the hosting cluster itself."""
+    keys = keys_of({"": values}, "", "glueclusteruniqueid")
+    if is_hosting_last and values and (hosting := decoded(values[-1]).lower()):
+        keys.append(hosting)
+    return tuple(dict.fromkeys(keys))
 
 
 class _CE:
@@ -157,15 +172,28 @@ class _CE:
     `jobmanager-lcgpbs`: names of queues contain dashes, so the queue is taken off the end.
     """
 
-    __slots__ = ("entry", "identity", "key", "lrms_type", "manager", "queue")
+    __slots__ = (
+        "entry",
+        "host",
+        "identity",
+        "key",
+        "lrms_type",
+        "manager",
+        "numbers",
+        "priority",
+        "queue",
+        "status",
+    )
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.identity = text_of(entry, "glueceuniqueid")
         self.key = self.identity.lower()
-        self.lrms_type = text_of(entry, "glueceinfolrmstype").lower()
+        host, self.queue, lrms_type, self.status, self.priority = words_of(entry, _WORDS)
+        self.host = _host_of(host, self.identity)
+        self.lrms_type = lrms_type.lower()
+        self.numbers = _Numbers._make(numbers_of(entry, _NUMBERS))
         path = self.identity.partition("/")[2]
-        self.queue = text_of(entry, "gluecename")
         if self.queue and path.lower().endswith("-" + self.queue.lower()):
             self.manager = path[: -len(self.queue) - 1]
         elif self.queue:
@@ -175,6 +203,52 @@ class _CE:
             parts = path.split("-", 2)
             self.manager = "-".join(parts[:2])
             self.queue = parts[2] if len(parts) > 2 else ""
+
+
+class _Numbers(NamedTuple):
+    """The numbers of a GlueCE entry, each None where it is not there."""
+
+    assigned_slots: int | None
+    total_cpus: int | None
+    free_slots: int | None
+    free_cpus: int | None
+    max_wall_time: int | None
+    max_obtainable_wall_time: int | None
+    max_cpu_time: int | None
+    max_obtainable_cpu_time: int | None
+    max_total_jobs: int | None
+    max_running_jobs: int | None
+    max_slots_per_job: int | None
+    waiting_jobs: int | None
+    running_jobs: int | None
+    response_time: int | None
+
+
+_NUMBERS = (
+    "gluecepolicyassignedjobslots",
+    "glueceinfototalcpus",
+    "gluecestatefreejobslots",
+    "gluecestatefreecpus",
+    "gluecepolicymaxwallclocktime",
+    "gluecepolicymaxobtainablewallclocktime",
+    "gluecepolicymaxcputime",
+    "gluecepolicymaxobtainablecputime",
+    "gluecepolicymaxtotaljobs",
+    "gluecepolicymaxrunningjobs",
+    "gluecepolicymaxslotsperjob",
+    "gluecestatewaitingjobs",
+    "gluecestaterunningjobs",
+    "gluecestateestimatedresponsetime",
+)
+"""Where a _Numbers is from, in its order."""
+_FREE = ("gluecestatefreejobslots", "gluecestatefreecpus")
+_WORDS = (
+    "glueceinfohostname",
+    "gluecename",
+    "glueceinfolrmstype",
+    "gluecestatestatus",
+    "gluecepolicypriority",
+)
 
 
 class _Directory:
@@ -209,9 +283,9 @@ class _Directory:
                 if (_size(file_system) or 0) > (_size(largest) or 0):
                     self._file_systems[key] = file_system
 
-    def clusters(self, host: str, ce: _CE) -> list[str]:
+    def clusters(self, host: str, ce: _CE) -> tuple[str, ...]:
         """The keys that may lead to the nodes of a CE, the likeliest first."""
-        return [*cluster_keys(ce.entry), *self._clusters_of.get(ce.key, ()), host]
+        return (*cluster_keys(ce.entry), *self._clusters_of.get(ce.key, ()), host)
 
     def sub_clusters(self, clusters: Iterable[str]) -> Mapping[str, Entry]:
         """The subclusters of the first key that leads to some, by identity."""
@@ -237,20 +311,20 @@ class _Directory:
 
     def access(self, ce: _CE) -> str:
         """Who may use a CE."""
-        rules = _rules(ce.entry)
-        if self._only:
-            rules += [rule for view in self._chosen(ce) for rule in _rules(view)]
+        if not self._only:
+            return access_of(ce.entry, "glueceaccesscontrolbaserule")
+        rules = [rule for entry in (ce.entry, *self._chosen(ce)) for rule in _rules(entry)]
         return access(rules, self._only)
 
     def free_slots(self, ce: _CE) -> int | None:
         """What the views of the VOs show, else what the CE shows, else the largest view."""
         if self._vos:
-            known = [free for view in self._chosen(ce) if (free := _free(view)) is not None]
+            known = [free for view in self._chosen(ce) if (free := _free_of(view)) is not None]
             if known:
                 return max(known)
-        free = _free(ce.entry)
+        free = _free(ce.numbers.free_slots, ce.numbers.free_cpus)
         if free is None:
-            known = [free for view in self._views_of(ce) if (free := _free(view)) is not None]
+            known = [free for view in self._views_of(ce) if (free := _free_of(view)) is not None]
             return max(known, default=None)
         return free
 
@@ -270,7 +344,7 @@ class _Directory:
 def _host(
     host: str, ces: Sequence[_CE], directory: _Directory, problems: list[str]
 ) -> PublishedHost:
-    counted = Counter([(ce.manager, ce.lrms_type) for ce in ces])
+    counted = Counter((ce.manager, ce.lrms_type) for ce in ces)
     # Of several managers on a host gwd can address one: that of most queues.
     manager, lrms_type = min(counted, key=lambda key: (-counted[key], key))
     queues: dict[str, _CE] = {}
@@ -284,13 +358,12 @@ def _host(
             )
         else:
             queues[ce.queue] = ce
-    keys = [directory.clusters(host, ce) for ce in ces]
-    clusters = dict.fromkeys(key for some in keys for key in some)
+    clusters = dict.fromkeys(directory.clusters(host, ce) for ce in ces)
     sub_clusters: dict[str, Entry] = {}
-    for some in keys:
-        sub_clusters.update(directory.sub_clusters(some))
+    for keys in clusters:
+        sub_clusters.update(directory.sub_clusters(keys))
     if not sub_clusters:
-        problems.append(f"host {host}: no GlueSubCluster belongs to {' or '.join(clusters)}")
+        problems.append(f"host {host}: no GlueSubCluster belongs to {min(clusters)[0]}")
     cpus = {
         key: quantity_of(entry, "gluesubclusterlogicalcpus") or 0
         for key, entry in sub_clusters.items()
@@ -299,7 +372,7 @@ def _host(
     nodes: Entry = sub_clusters.get(largest, {})
     memory = quantity_of(nodes, "gluehostmainmemoryramsize")
     release = text_of(nodes, "gluehostoperatingsystemrelease")
-    total_cpus = max(quantity_of(ce.entry, "glueceinfototalcpus") or 0 for ce in ces)
+    total_cpus = max(ce.numbers.total_cpus or 0 for ce in ces)
     attributes: dict[str, Known] = {
         "HOSTNAME": host,
         "ARCH": text_of(nodes, "gluehostarchitectureplatformtype") or None,
@@ -322,7 +395,7 @@ def _host(
         more["FREE_DISK_MB"] = free or 0
     if release:
         more["OS_RELEASE"] = release
-    if site := directory.site(clusters):
+    if site := directory.site(key for keys in clusters for key in keys):
         more["SITE_NAME"] = site
     for name, published in (
         ("SPEC_INT", "gluehostbenchmarksi00"),
@@ -335,34 +408,30 @@ def _host(
 
 
 def _queue(ce: _CE, directory: _Directory) -> dict[str, Known]:
-    entry = ce.entry
-    slots = quantity_of(entry, "gluecepolicyassignedjobslots")
-    if slots is None or slots == UNSET:
-        slots = quantity_of(entry, "glueceinfototalcpus")
-    waiting = state_of(entry, "gluecestatewaitingjobs")
+    numbers = ce.numbers
+    slots = numbers.assigned_slots
+    if not slots or slots == UNSET:
+        slots = numbers.total_cpus
+    waiting = state(numbers.waiting_jobs)
     queue: dict[str, Known] = {
         "QUEUE_NAME": ce.queue,
-        "QUEUE_NODECOUNT": slots,
+        "QUEUE_NODECOUNT": slots or None,
         "QUEUE_FREENODECOUNT": directory.free_slots(ce),
-        "QUEUE_MAXTIME": quantity_of(
-            entry, "gluecepolicymaxwallclocktime", "gluecepolicymaxobtainablewallclocktime"
-        ),
-        "QUEUE_MAXCPUTIME": quantity_of(
-            entry, "gluecepolicymaxcputime", "gluecepolicymaxobtainablecputime"
-        ),
-        "QUEUE_MAXJOBSINQUEUE": quantity_of(entry, "gluecepolicymaxtotaljobs"),
-        "QUEUE_MAXRUNNINGJOBS": quantity_of(entry, "gluecepolicymaxrunningjobs"),
-        "QUEUE_STATUS": text_of(entry, "gluecestatestatus") or None,
+        "QUEUE_MAXTIME": numbers.max_wall_time or numbers.max_obtainable_wall_time or None,
+        "QUEUE_MAXCPUTIME": numbers.max_cpu_time or numbers.max_obtainable_cpu_time or None,
+        "QUEUE_MAXJOBSINQUEUE": numbers.max_total_jobs or None,
+        "QUEUE_MAXRUNNINGJOBS": numbers.max_running_jobs or None,
+        "QUEUE_STATUS": ce.status or None,
         "QUEUE_DISPATCHTYPE": "batch",
-        "QUEUE_PRIORITY": text_of(entry, "gluecepolicypriority") or None,
+        "QUEUE_PRIORITY": ce.priority or None,
         "QUEUE_JOBWAIT": None if waiting is None else str(waiting),
         "QUEUE_ACCESS": directory.access(ce) or None,
-        "QUEUE_MAXCOUNT": quantity_of(entry, "gluecepolicymaxslotsperjob"),
+        "QUEUE_MAXCOUNT": numbers.max_slots_per_job or None,
     }
-    running = state_of(entry, "gluecestaterunningjobs")
+    running = state(numbers.running_jobs)
     if running is not None:
         queue["QUEUE_JOBRUN"] = running
-    response_time = state_of(entry, "gluecestateestimatedresponsetime")
+    response_time = state(numbers.response_time)
     if response_time is not None:
         queue["QUEUE_RESPONSETIME"] = response_time
     return queue
@@ -372,10 +441,14 @@ def _rules(entry: Entry) -> list[str]:
     return texts_of(entry, "glueceaccesscontrolbaserule")
 
 
-def _free(entry: Entry) -> int | None:
+def _free(slots: int | None, cpus: int | None) -> int | None:
     """The free slots that a CE or a view shows."""
-    slots = state_of(entry, "gluecestatefreejobslots")
-    return state_of(entry, "gluecestatefreecpus") if slots is None else slots
+    known = state(slots)
+    return state(cpus) if known is None else known
+
+
+def _free_of(view: Entry) -> int | None:
+    return _free(*numbers_of(view, _FREE))
 
 
 def _size(file_system: Entry) -> int | None:

@@ -19,7 +19,7 @@ from gridmad.information import ldap
 from gridmad.information.glue import text_of, vo_of
 from gridmad.information.glue2 import (
     ARCHITECTURES,
-    ENVIRONMENTS_OF_SHARE,
+    MANAGER_OF_ENVIRONMENT,
     SEARCHES,
     SERVICE_OF_ENDPOINT,
     SERVICE_OF_MANAGER,
@@ -61,8 +61,20 @@ _IDENTITY: Final = {
         "GLUE2ManagerServiceForeignKey",
         "GLUE2ComputingManagerComputingServiceForeignKey",
     ),
-    "GLUE2ExecutionEnvironment": ("GLUE2ResourceID",),
+    "GLUE2ExecutionEnvironment": (
+        "GLUE2ResourceManagerForeignKey",
+        "GLUE2ExecutionEnvironmentComputingManagerForeignKey",
+    ),
 }
+_SERVICE_OF: Final[Mapping[str, Sequence[str]]] = {
+    _SHARE: SERVICE_OF_SHARE,
+    _POLICY: SERVICE_OF_SHARE,
+    "GLUE2ComputingService": ("glue2serviceid",),
+    "GLUE2ComputingEndpoint": SERVICE_OF_ENDPOINT,
+    "GLUE2ComputingManager": SERVICE_OF_MANAGER,
+    "GLUE2ExecutionEnvironment": SERVICE_OF_MANAGER,
+}
+"""The keys that lead from entries, or from what they lead to, to services."""
 
 
 class QueueFilter:
@@ -103,16 +115,32 @@ class HostFilter:
     def __init__(self, text: str) -> None:
         """Raises UsageError where a condition is for no one class of entries."""
         texts = ldap.by_class(translated(text), "-f", class_of)
+        self._classes = list(texts)
         self.searches = [_identities(*item) for item in texts.items()]
         """What else to ask the directory."""
+        if _POLICY in texts:
+            # All shares: those that -q leaves may not be the ones that the policies are for.
+            self.searches.append(
+                SEARCHES[_SHARE]._replace(attributes=("GLUE2ShareID", *_IDENTITY[_SHARE]))
+            )
 
     def choose(
-        self, entries: Mapping[str, Sequence[Entry]], found: Mapping[str, Iterable[Entry]]
+        self, entries: Mapping[str, Sequence[Entry]], found: Sequence[Sequence[Entry]]
     ) -> Sequence[Entry]:
-        """The shares of the services that `found`, by object class, lets stay."""
+        """The shares of the services that what the searches `found` lets stay."""
         shares: Sequence[Entry] = entries[_SHARE]
-        for object_class, chosen in found.items():
-            services = _services(object_class, chosen, entries)
+        for object_class, chosen in zip(self._classes, found, strict=False):
+            if object_class == _POLICY:
+                mapped = _all_keys(chosen, "glue2mappingpolicyshareforeignkey")
+                chosen = [s for s in found[-1] if text_of(s, "glue2shareid") in mapped]
+            elif object_class == "GLUE2ExecutionEnvironment":
+                managers = _all_keys(chosen, *MANAGER_OF_ENVIRONMENT)
+                chosen = [
+                    manager
+                    for manager in entries["GLUE2ComputingManager"]
+                    if text_of(manager, "glue2managerid") in managers
+                ]
+            services = _all_keys(chosen, *_SERVICE_OF[object_class])
             shares = [s for s in shares if not services.isdisjoint(keys_of(s, *SERVICE_OF_SHARE))]
         return shares
 
@@ -134,27 +162,6 @@ def _identities(object_class: str, conditions: str) -> Search:
 
 def _all_keys(entries: Iterable[Entry], *names: str) -> set[str]:
     return {key for entry in entries for key in keys_of(entry, *names)}
-
-
-def _services(
-    object_class: str, chosen: Iterable[Entry], entries: Mapping[str, Sequence[Entry]]
-) -> set[str]:
-    """The services that the chosen entries of a class belong to."""
-    if object_class == "GLUE2ComputingService":
-        return _all_keys(chosen, "glue2serviceid")
-    if object_class == "GLUE2ComputingEndpoint":
-        return _all_keys(chosen, *SERVICE_OF_ENDPOINT)
-    if object_class == "GLUE2ComputingManager":
-        return _all_keys(chosen, *SERVICE_OF_MANAGER)
-    if object_class == _SHARE:
-        return _all_keys(chosen, *SERVICE_OF_SHARE)
-    if object_class == _POLICY:
-        mapped = _all_keys(chosen, "glue2mappingpolicyshareforeignkey")
-        shares = [s for s in entries[_SHARE] if text_of(s, "glue2shareid") in mapped]
-    else:
-        nodes = _all_keys(chosen, "glue2resourceid")
-        shares = [s for s in entries[_SHARE] if nodes & set(keys_of(s, *ENVIRONMENTS_OF_SHARE))]
-    return _all_keys(shares, *SERVICE_OF_SHARE)
 
 
 # ---------------------------------------------------------------- from GLUE 1.3

@@ -75,8 +75,7 @@ class Glue2Tree:
         second = first + len(self._queues.searches)
         entries = dict(zip(glue2.SEARCHES, found, strict=False))
         by_queue = _by_class(self._queues.searches, found[first:second])
-        by_host = _by_class(self._hosts.searches, found[second:])
-        shares = self._hosts.choose(entries, by_host)
+        shares = self._hosts.choose(entries, found[second:])
         entries["GLUE2ComputingShare"] = self._queues.choose(shares, by_queue)
         return glue2.decode(entries, self._vos or self._queues.vos, only=bool(self._vos))
 
