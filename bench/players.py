@@ -106,6 +106,11 @@ class Player:
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
 
+    def memory(self) -> int:
+        """The driver's resident size now, in bytes."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+
     def close(self) -> float:
         """End it by end of file; the CPU seconds it took in all."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -4,6 +4,7 @@ Programs and schema are those of Debian's packages slapd, ldap-utils and glue-sc
 """
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,7 +72,8 @@ def missing() -> str | None:
 
 class Slapd:
     """One server; `limits` are further lines of slapd.conf, such as "sizelimit 10", and `glue2`
-    is what is below o=glue, which is not there without.
+    is what is below o=glue, which is not there without.  With `ldaps`, for which `limits` must
+    name certificates, it listens on `ldaps_port`, too.
     """
 
     def __init__(
@@ -81,9 +83,11 @@ class Slapd:
         limits: str = "sizelimit unlimited",
         *,
         glue2: bytes = b"",
+        ldaps: bool = False,
     ) -> None:
         self.folder = folder
         self.port = reserve_port()
+        self.ldaps_port = reserve_port() if ldaps else None
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self.load(ldif, glue2)
@@ -127,7 +131,8 @@ class Slapd:
                     "-f",
                     str(self.folder / "slapd.conf"),
                     "-h",
-                    f"ldap://127.0.0.1:{self.port}",
+                    f"ldap://127.0.0.1:{self.port}"
+                    + (f" ldaps://127.0.0.1:{self.ldaps_port}" if self.ldaps_port else ""),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -136,6 +141,16 @@ class Slapd:
         process = self._process
         log_file = self.folder / "slapd.log"
         wait_for_port(self.port, lambda: process.poll() is None, log_file, START_TIME)
+
+    def pause(self) -> None:
+        """Answer nothing from now on, though connections are still taken."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Answer again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End as a server that crashes: at once, and all connections with it."""
@@ -162,14 +177,21 @@ SlapdMaker = Callable[..., Slapd]
 
 @pytest.fixture
 def slapd(tmp_path: Path) -> Iterator[SlapdMaker]:
-    """`slapd(ldif, limits=..., glue2=...)` starts a server that ends with the test."""
+    """`slapd(ldif, limits=..., glue2=..., ldaps=...)` starts a server that ends with the test."""
     problem = missing()
     if problem:
         skip_without("slapd", problem)
     servers: list[Slapd] = []
 
-    def make(ldif: bytes, limits: str = "sizelimit unlimited", *, glue2: bytes = b"") -> Slapd:
-        server = Slapd(tmp_path / f"slapd{len(servers)}", ldif, limits, glue2=glue2)
+    def make(
+        ldif: bytes,
+        limits: str = "sizelimit unlimited",
+        *,
+        glue2: bytes = b"",
+        ldaps: bool = False,
+    ) -> Slapd:
+        folder = tmp_path / f"slapd{len(servers)}"
+        server = Slapd(folder, ldif, limits, glue2=glue2, ldaps=ldaps)
         servers.append(server)
         server.start()
         return server

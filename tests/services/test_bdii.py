@@ -15,7 +15,8 @@ import pytest
 
 from gridmad.errors import TransientError, UsageError
 from gridmad.information import snapshot
-from gridmad.information.bdii import DRIVER, BdiiInformation, Server, parse_server
+from gridmad.information.bdii import DRIVER, BdiiInformation
+from gridmad.information.ldap_server import Server, parse_server
 from gridmad.information.model import HostAttributes
 from gridmad.information.published import overlay
 from tests.services import glue
@@ -473,7 +474,7 @@ def test_a_server_that_goes_on_for_ever(talker: Talker, pause: float) -> None:
 
 def test_a_server_that_breaks_off(talker: Talker) -> None:
     said = fails("-s", talker(BOUND, ENTRY, count=1))
-    assert "terminated by server" in said
+    assert "the server has closed the connection" in said
 
 
 def test_a_server_that_speaks_something_else(talker: Talker) -> None:
@@ -516,7 +517,7 @@ def test_a_snapshot_that_is_too_old_is_not_served(
     ],
 )
 def test_servers(server: str, port: int | None, expected: Server) -> None:
-    assert parse_server(server, port) == expected
+    assert parse_server(server, port, 2170) == expected
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_partitions_are_queues(slurm: SlurmCluster, monkeypatch: pytest.MonkeyPa
     host = dict(attributes.host)
     assert (host["HOSTNAME"], host["LRMS_NAME"]) == (HOST, "jobmanager-slurm")
     assert (host["NODECOUNT"], host["CPU_SMP"], host["SIZE_MEM_MB"]) == (NODES * CPUS, CPUS, 16000)
-    assert host["ARCH"] in slurm.run("scontrol", "--oneliner", "show", "node", "n0")
+    assert str(host["ARCH"]) in slurm.run("scontrol", "--oneliner", "show", "node", "n0")
     assert host["OS_NAME"] == "Linux"
     assert str(host["OS_VERSION"])[0].isdigit()
     queues = {str(queue["QUEUE_NAME"]): queue for queue in attributes.queues}

@@ -14,11 +14,10 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from gridmad.authorities import AUTHORITIES, trusting
+from gridmad.authorities import trusting
 from gridmad.errors import MissingDependencyError, TransientError, UsageError
 from gridmad.information import glue2_json
 from gridmad.information.bdii import BdiiInformation, Source
@@ -50,15 +49,8 @@ class ArcInformation(BdiiInformation):
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare what a directory has, and whom REST trusts."""
+        """Declare what a directory has, and what REST is shown."""
         super().add_options(parser)
-        parser.add_argument(
-            "--ca",
-            metavar="PATH",
-            type=Path,
-            help="the authorities that REST is trusted by: a folder or a PEM file (default: "
-            f"$X509_CERT_DIR, else {AUTHORITIES}, else those of the system)",
-        )
         parser.add_argument(
             "--credential-file",
             metavar="FILE",

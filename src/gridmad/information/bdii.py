@@ -4,10 +4,10 @@ import argparse
 import asyncio
 import re
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, NamedTuple, Protocol
-from urllib.parse import urlsplit
+from typing import ClassVar, Protocol
 
 from gridmad.errors import MissingDependencyError, UsageError
+from gridmad.information import ldap_server
 from gridmad.information.glue_trees import BASE_1, BASE_2, choose_trees
 from gridmad.information.ldap import Entry, Search
 from gridmad.information.model import HostAttributes
@@ -15,23 +15,16 @@ from gridmad.information.published import PublishedInformation
 from gridmad.options import seconds
 
 BDII_PORT = 2170
-LDAPS_PORT = 636
 
 _VO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
-
-
-class Server(NamedTuple):
-    """Where a directory is."""
-
-    host: str
-    port: int
-    is_tls: bool
 
 
 class Source(Protocol):
     """What can be searched for entries: a directory, or what gives the same."""
 
-    url: str
+    @property
+    def url(self) -> str:
+        """Where it is, for logs."""
 
     def fetch(self, searches: Iterable[Search]) -> Sequence[Sequence[Entry]]:
         """The entries that each search finds.  Raises TransientError where that are not all."""
@@ -67,21 +60,8 @@ class BdiiInformation(PublishedInformation):
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare the server, the trees, the filters and how often to ask."""
-        parser.add_argument(
-            "-s",
-            "--server",
-            metavar="SERVER[:PORT]",
-            required=True,
-            help=f"{cls.source}, by name or as ldap://SERVER[:PORT] or ldaps://SERVER[:PORT]",
-        )
-        parser.add_argument(
-            "-p",
-            "--port",
-            metavar="PORT",
-            type=_port,
-            help=f"its port (default: {cls.port}, for ldaps {LDAPS_PORT})",
-        )
+        """Declare the servers, the trees, the filters and how often to ask."""
+        ldap_server.add_options(parser, cls.source, cls.port)
         cls.add_tree_options(parser)
         parser.add_argument(
             "--timeout",
@@ -141,7 +121,8 @@ class BdiiInformation(PublishedInformation):
 
     def locate(self) -> None:
         """Find out where the source is.  Raises UsageError where the options tell that wrong."""
-        self._server = parse_server(self.options.server, self.options.port, self.port)
+        self._servers = ldap_server.servers_of(self.options, self.port)
+        self._access = ldap_server.access_of(self.options, self._servers)
 
     def open(self) -> Source:
         """The source, with its library imported; connects to nothing yet."""
@@ -149,7 +130,8 @@ class BdiiInformation(PublishedInformation):
             from gridmad.information.directory import Directory
         except ImportError:
             raise MissingDependencyError("ldap3", "bdii") from None
-        return Directory(*self._server, self._trees.searches[0].base, self.options.timeout)
+        base = self._trees.searches[0].base
+        return Directory(self._servers, self._access, base, self.options.timeout)
 
     @property
     def place(self) -> str:
@@ -162,24 +144,8 @@ class BdiiInformation(PublishedInformation):
         hosts, problems = self._trees.decode(self._directory.fetch(self._trees.searches))
         for problem in problems:
             self.report(problem)
-        return {name: host.attributes() for name, host in hosts.items()}
-
-
-def parse_server(text: str, port: int | None, default: int = BDII_PORT) -> Server:
-    """SERVER, SERVER:PORT, [IPV6]:PORT or a URL of them; raises UsageError."""
-    scheme, separator, rest = text.rpartition("://")
-    if separator and scheme.lower() not in ("ldap", "ldaps"):
-        raise UsageError(f"-s {text}: a directory is reached by ldap:// or ldaps://")
-    try:
-        parts = urlsplit(f"//{rest}")
-        host, own_port = parts.hostname, parts.port
-    except ValueError as error:
-        raise UsageError(f"-s {text}: {error}") from None
-    is_plain = not (parts.path.strip("/") or parts.query or parts.fragment or parts.username)
-    if not host or not is_plain or any(character.isspace() for character in host):
-        raise UsageError(f"-s {text}: write SERVER, SERVER:PORT or ldap://SERVER:PORT")
-    is_tls = scheme.lower() == "ldaps"
-    return Server(host, own_port or port or (LDAPS_PORT if is_tls else default), is_tls)
+        # Each goes when it has become what gwd gets: a large grid is not held twice.
+        return {name: hosts.pop(name).attributes() for name in list(hosts)}
 
 
 def _check_base(option: str, base: str) -> None:
@@ -195,12 +161,6 @@ def _vos(text: str) -> tuple[str, ...]:
         if not _VO.fullmatch(vo):
             raise argparse.ArgumentTypeError(f"{vo!r} is no name of a VO")
     return vos
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
-    return int(text)
 
 
 DRIVER = BdiiInformation

@@ -10,8 +10,42 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from gridmad._glue import (
+    decoded,
+    number_of,
+    numbers_of,
+    quantity_of,
+    state_of,
+    text_of,
+    texts_of,
+    words_of,
+)
 from gridmad.information.ldap import Entry
 from gridmad.information.model import Attribute, HostAttributes
+
+__all__ = [
+    "ROOMY",
+    "UNKNOWN",
+    "UNSET",
+    "Decoded",
+    "Known",
+    "PublishedHost",
+    "access",
+    "access_of",
+    "decoded",
+    "host_name",
+    "lets_in",
+    "merge",
+    "number_of",
+    "numbers_of",
+    "quantity_of",
+    "state",
+    "state_of",
+    "text_of",
+    "texts_of",
+    "vo_of",
+    "words_of",
+]
 
 UNSET: Final = 999_999_999
 """A limit that nobody set."""
@@ -22,14 +56,10 @@ ROOMY: Final = 60
 134 texts of a host, and each queue brings two of both."""
 
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?", re.ASCII)
-_MAX_DIGITS: Final = 30
-_NUMBER = re.compile(rb"\s*\+?([0-9]{1,%d})(?:\.[0-9]*)?\s*" % _MAX_DIGITS)
 _MAX_HOST: Final = 255
 """Characters of a name (RFC 1035)."""
-_MAX_SHARED: Final = 64
-"""Bytes of a value that is made a text once, since many entries have the same."""
 _MAX_SHARED_RULES: Final = 2048
-"""The same, of all rules of an entry."""
+"""Bytes of all rules of an entry that are read once, since many entries have the same."""
 _EVERYBODY: Final = frozenset({"all", "*"})
 _TEXTS: Final = frozenset(
     {"HOSTNAME", "ARCH", "LRMS_NAME", "LRMS_TYPE", "OS_NAME", "OS_VERSION", "CPU_MODEL"}
@@ -106,98 +136,9 @@ def _default(name: str) -> Attribute:
 # ---------------------------------------------------------------- values
 
 
-class _LongError(ValueError):
-    """A value that is too long to be kept for others (what is raised is not cached)."""
-
-
-def decoded(value: bytes) -> str:
-    """A value as text; what is no UTF-8 is what sites wrote before it, Latin-1."""
-    try:
-        return value.decode().strip()
-    except UnicodeDecodeError:
-        return value.decode("latin-1").strip()
-
-
-@lru_cache(1 << 14)
-def _shared(value: bytes) -> str:
-    if len(value) > _MAX_SHARED:
-        raise _LongError
-    return decoded(value)
-
-
-def text_of(entry: Entry, name: str) -> str:
-    """The first value under `name`, "" where there is none."""
-    values = entry.get(name)
-    return decoded(values[0]) if values else ""
-
-
-def word_of(entry: Entry, name: str) -> str:
-    """The same, for what many entries have in common: made a text once."""
-    values = entry.get(name)
-    if not values:
-        return ""
-    try:
-        return _shared(values[0])
-    except _LongError:
-        return decoded(values[0])
-
-
-def words_of(entry: Entry, names: Iterable[str]) -> list[str]:
-    """The same under each of `names`, in half the time."""
-    try:
-        return [_shared(values[0]) if values else "" for values in map(entry.get, names)]
-    except _LongError:
-        return [word_of(entry, name) for name in names]
-
-
-def texts_of(entry: Entry, name: str) -> list[str]:
-    """All values under `name`."""
-    return [decoded(value) for value in entry.get(name, ())]
-
-
-def number_of(entry: Entry, name: str) -> int | None:
-    """The integer of at least 0 that `entry` holds under `name`, None where it holds none."""
-    values = entry.get(name)
-    if not values:
-        return None
-    value = values[0]
-    return int(value) if value.isdigit() and len(value) <= _MAX_DIGITS else _odd_number(value)
-
-
-def numbers_of(entry: Entry, names: Iterable[str]) -> list[int | None]:
-    """The same under each of `names`, in half the time."""
-    return [
-        None
-        if not values
-        else int(value)
-        if (value := values[0]).isdigit() and len(value) <= _MAX_DIGITS
-        else _odd_number(value)
-        for values in map(entry.get, names)
-    ]
-
-
-def _odd_number(value: bytes) -> int | None:
-    """A number with blanks around it, a sign, or decimals."""
-    match = _NUMBER.fullmatch(value)
-    return int(match[1]) if match else None
-
-
-def quantity_of(entry: Entry, *names: str) -> int | None:
-    """The first of these integers that is known and not 0: a size or a limit."""
-    for name in names:
-        if number := number_of(entry, name):
-            return number
-    return None
-
-
 def state(number: int | None) -> int | None:
     """An integer of which 0 is something that one can know."""
     return None if number == UNKNOWN else number
-
-
-def state_of(entry: Entry, name: str) -> int | None:
-    """The integer under `name` as a state."""
-    return state(number_of(entry, name))
 
 
 def host_name(text: str) -> str | None:
@@ -242,16 +183,11 @@ def access_of(entry: Entry, name: str, vos: Collection[str] = ()) -> str:
     values = entry.get(name)
     if not values:
         return ""
-    if not vos:
-        try:
-            return _shared_access(tuple(values))
-        except _LongError:
-            pass
+    if not vos and sum(map(len, values)) <= _MAX_SHARED_RULES:
+        return _shared_access(tuple(values))
     return access(map(decoded, values), vos)
 
 
 @lru_cache(1 << 12)
 def _shared_access(values: tuple[bytes, ...]) -> str:
-    if sum(map(len, values)) > _MAX_SHARED_RULES:
-        raise _LongError
     return access(map(decoded, values))

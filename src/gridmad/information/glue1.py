@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from gridmad._glue import keys_of
 from gridmad.information.glue import (
     UNSET,
     Decoded,
@@ -29,7 +30,6 @@ from gridmad.information.glue import (
     state,
     text_of,
     texts_of,
-    word_of,
     words_of,
 )
 from gridmad.information.ldap import Entry, Search
@@ -142,7 +142,7 @@ def decode(
 
 def host_of(ce: Entry) -> str | None:
     """The host of a GlueCE entry in lower case, None where it names none."""
-    return _host_of(word_of(ce, "glueceinfohostname"), text_of(ce, "glueceuniqueid"))
+    return _host_of(text_of(ce, "glueceinfohostname"), text_of(ce, "glueceuniqueid"))
 
 
 def _host_of(name: str, identity: str) -> str | None:
@@ -154,16 +154,6 @@ def cluster_keys(ce: Entry) -> list[str]:
     keys = keys_of(ce, "glueforeignkey", "glueclusteruniqueid")
     hosting = text_of(ce, "gluecehostingcluster").lower()
     return [*keys, hosting] if hosting and hosting not in keys else keys
-
-
-def keys_of(entry: Entry, name: str, target: str) -> list[str]:
-    """The identities, in lower case, that the keys of one kind in `entry` refer to."""
-    keys = []
-    for value in entry.get(name, ()):
-        kind, _, identity = decoded(value).partition("=")
-        if identity and kind.strip().lower() == target:
-            keys.append(identity.strip().lower())
-    return keys
 
 
 class _CE:
@@ -378,17 +368,17 @@ def _host(
     largest = min(cpus, key=lambda key: (-cpus[key], key), default="")
     nodes: Entry = sub_clusters.get(largest, {})
     memory = quantity_of(nodes, "gluehostmainmemoryramsize")
-    release = word_of(nodes, "gluehostoperatingsystemrelease")
+    release = text_of(nodes, "gluehostoperatingsystemrelease")
     total_cpus = max(ce.numbers.total_cpus or 0 for ce in ces)
     attributes: dict[str, Known] = {
         "HOSTNAME": host,
-        "ARCH": word_of(nodes, "gluehostarchitectureplatformtype") or None,
+        "ARCH": text_of(nodes, "gluehostarchitectureplatformtype") or None,
         "NODECOUNT": total_cpus or sum(cpus.values()) or None,
         "LRMS_NAME": manager or None,
         "LRMS_TYPE": lrms_type or None,
-        "OS_NAME": word_of(nodes, "gluehostoperatingsystemname") or None,
-        "OS_VERSION": word_of(nodes, "gluehostoperatingsystemversion") or release or None,
-        "CPU_MODEL": word_of(nodes, "gluehostprocessormodel") or None,
+        "OS_NAME": text_of(nodes, "gluehostoperatingsystemname") or None,
+        "OS_VERSION": text_of(nodes, "gluehostoperatingsystemversion") or release or None,
+        "CPU_MODEL": text_of(nodes, "gluehostprocessormodel") or None,
         "CPU_MHZ": quantity_of(nodes, "gluehostprocessorclockspeed"),
         "CPU_SMP": quantity_of(nodes, "gluehostarchitecturesmpsize"),
         "FREE_MEM_MB": quantity_of(nodes, "gluehostmainmemoryramavailable") or memory,

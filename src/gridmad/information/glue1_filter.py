@@ -7,10 +7,11 @@ its entries meets all conditions for it.  No I/O happens here.
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from gridmad._glue import keys_of
 from gridmad.errors import UsageError
 from gridmad.information import ldap
 from gridmad.information.glue import text_of, vo_of
-from gridmad.information.glue1 import SEARCHES, cluster_keys, host_of, keys_of
+from gridmad.information.glue1 import SEARCHES, cluster_keys, host_of
 from gridmad.information.ldap import Entry, Filter, Search
 
 

@@ -32,7 +32,6 @@ from gridmad.information.glue import (
     state_of,
     text_of,
     texts_of,
-    word_of,
     words_of,
 )
 from gridmad.information.ldap import Entry, Search
@@ -391,8 +390,8 @@ class _Directory:
             default="",
         )
         interface = self._interface(service, endpoints)
-        health = {word_of(entry, "glue2endpointhealthstate").lower() for entry in endpoints}
-        states = {word_of(entry, "glue2endpointservingstate") for entry in endpoints}
+        health = {text_of(entry, "glue2endpointhealthstate").lower() for entry in endpoints}
+        states = {text_of(entry, "glue2endpointservingstate") for entry in endpoints}
         return _Surroundings(
             _host_of(of_service.values()) or _urn_host(service),
             self._site(service),
@@ -407,8 +406,8 @@ class _Directory:
 
     def _interface(self, service: str, endpoints: Iterable[Entry]) -> str:
         """The first part of LRMS_NAME."""
-        kind = word_of(self._services.get(service, {}), "glue2servicetype")
-        names = sorted(word_of(entry, "glue2endpointinterfacename") for entry in endpoints)
+        kind = text_of(self._services.get(service, {}), "glue2servicetype")
+        names = sorted(text_of(entry, "glue2endpointinterfacename") for entry in endpoints)
         if any(name.startswith("org.nordugrid.") for name in (kind, *names)):
             return "nordugrid"
         return min((name.rpartition(".")[2].lower() for name in names), default="")
@@ -584,7 +583,7 @@ def _urn_host(identity: str) -> str | None:
 
 
 def _text(entry: Entry, name: str) -> str | None:
-    text = word_of(entry, name)
+    text = text_of(entry, name)
     return None if not text or text.lower() in _PLACEHOLDERS else text
 
 
