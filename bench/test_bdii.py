@@ -226,8 +226,8 @@ def test_join(contest: Contest, server: Slapd, monkeypatch: pytest.MonkeyPatch) 
         lambda: join(_glue),
         lambda: join(glue_specification),
         against="values in plain Python",
-        floor=1.5,
-        ambition=2,
+        floor=1.2,
+        ambition=1.8,
         rounds=8,
         note=lambda seconds: f"{seconds * 1e3:.0f} ms",
     )
@@ -249,7 +249,7 @@ def driver(server: Slapd, *more: str) -> Iterator[Player]:
     """A driver that has started and asked for nothing yet."""
     with Player(command(server, *more)) as player:
         player.initialise()
-        time.sleep(1.0 if IS_QUICK else 2.0)  # for the library to be imported, at niceness 0
+        player.settle()
         yield player
 
 
@@ -258,7 +258,7 @@ def test_cold(scoreboard: Scoreboard, server: Slapd) -> None:
     operations = encoded(server)
     requests = b"DISCOVER - - -\n" + monitors(len(HOSTS))
     bytes_alone, whole, single = [], [], []
-    for _ in range(2 if IS_QUICK else 7):
+    for _ in range(2 if IS_QUICK else 12):
         start = time.perf_counter()
         raw(server, operations)
         bytes_alone.append(time.perf_counter() - start)
