@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Final
 
 from gridmad import __version__
+from gridmad.commands import Commands
 from gridmad.errors import DriverError, UsageError
-from gridmad.execution.commands import Commands
 from gridmad.execution.model import Submission
 from gridmad.execution.watchable import Peek, watchable
 from gridmad.peek.registry import known_stream, state_folder

@@ -12,11 +12,13 @@ import gridmad
 
 ROOT = Path(gridmad.__file__).parent
 LAYERS = [
-    {"_wire", "_attributes", "_chunk", "_stomp", "_screen", "errors", "options", "process", "logs"},
+    {"_wire", "_attributes", "_ber", "_chunk", "_glue", "_stomp", "_screen", "errors", "options",
+     "process", "logs", "secret"},
     {"wire", "ssh", "peek.errors", "peek.notices", "peek.profiles", "peek.stream"},
     {"driver", "peek.frame", "peek.channel", "peek.values", "peek.redaction",
      "peek.memory"},
-    {"sequence", "output", "watchdog", "ssh_connection", "peek.messages", "peek.transport",
+    {"sequence", "output", "watchdog", "ssh_connection", "commands", "authorities",
+     "peek.messages", "peek.transport",
      "peek.journal", "peek.segments", "peek.digest", "peek.inbox", "peek.follow", "peek.command",
      "peek.progress"},
     {"information", "execution", "transfer", "peek.log", "peek.track", "peek.session",
@@ -31,7 +33,9 @@ LAYERS = [
     {"peek"},
     {"cli"},
 ]  # fmt: skip
-NO_IO = {"wire", "sequence", "information.glue1", "information.attributes", "information.model",
+NO_IO = {"wire", "sequence", "information.attributes", "information.model", "information.ldap",
+         "information.glue", "information.glue1", "information.glue2", "information.glue1_filter",
+         "information.glue2_filter", "information.glue_trees", "information.slurm_tables",
          "execution.model", "execution.description", "execution.watchable",
          "execution.credential",
          "transfer.url", "transfer.model",

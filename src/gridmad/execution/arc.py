@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
+from gridmad.authorities import AUTHORITIES, trusting
 from gridmad.errors import (
     DriverError,
     MissingDependencyError,
@@ -68,7 +69,6 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 URL: Final = "https://{host}/arex"
-AUTHORITIES: Final = Path("/etc/grid-security/certificates")
 CONNECTIONS: Final = 8
 """To all endpoints, for what needs a request for each job."""
 MAX_ANSWER: Final = 64 << 20
@@ -482,31 +482,13 @@ def _context(authorities: Path | None, proxy: Credential | None) -> ssl.SSLConte
 
     Raises NotSubmittedError where they cannot be read.
     """
-    trusted = authorities or _default_authorities()
-    try:
-        if trusted is None:
-            context = ssl.create_default_context()
-        elif trusted.is_dir():
-            context = ssl.create_default_context(capath=trusted)
-        else:
-            context = ssl.create_default_context(cafile=trusted)
-    except OSError as error:  # ssl.SSLError is one
-        raise NotSubmittedError(f"the authorities {trusted}: {_describe(error)}") from None
-    # Many authorities of grids are older than what this asks for.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context = trusting(authorities)
     if proxy is not None:
         try:
             context.load_cert_chain(proxy.path)
         except OSError as error:
             raise NotSubmittedError(f"the proxy {proxy.path}: {_describe(error)}") from None
     return context
-
-
-def _default_authorities() -> Path | None:
-    named = os.environ.get("X509_CERT_DIR")
-    if named:
-        return Path(named)
-    return AUTHORITIES if AUTHORITIES.is_dir() else None
 
 
 def _source(options: argparse.Namespace) -> CredentialSource:
