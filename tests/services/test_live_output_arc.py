@@ -13,7 +13,7 @@ from tests.services import arc
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.test_live_output import PRINTER, digest, mute, peek
 
-pytestmark = pytest.mark.grid
+pytestmark = [pytest.mark.grid, pytest.mark.timeout(300)]
 
 PATIENCE = 90.0
 JOBS = {17: 3, 18: 4}

@@ -13,6 +13,8 @@ from tests.services.ports import reserve_port
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.test_live_output import PRINTER, digest, peek
 
+pytestmark = pytest.mark.timeout(300)
+
 PATIENCE = 90.0
 JOBS = {17: 3, 18: 4}
 """Exit codes by the numbers of jobs."""

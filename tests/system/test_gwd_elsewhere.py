@@ -11,6 +11,8 @@ from tests.services.gwd import GridWay, Mad
 from tests.services.network import PrivateNetwork
 from tests.services.required import skip_without
 
+pytestmark = pytest.mark.timeout(300)
+
 TASKS = 6
 HOST = """\
 HOSTNAME="localhost" ARCH="x86_64" OS_NAME="Linux" CPU_MHZ=3000 NODECOUNT=8
