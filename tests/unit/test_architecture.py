@@ -13,12 +13,12 @@ import gridmad
 ROOT = Path(gridmad.__file__).parent
 LAYERS = [
     {"_wire", "_attributes", "_chunk", "_stomp", "_screen", "errors", "options", "process", "logs"},
-    {"wire", "ssh", "peek.errors", "peek.notices", "peek.profiles", "peek.stream"},
+    {"wire", "ssh", "credential", "peek.errors", "peek.notices", "peek.profiles", "peek.stream"},
     {"driver", "peek.frame", "peek.channel", "peek.values", "peek.redaction",
      "peek.memory"},
-    {"sequence", "output", "watchdog", "ssh_connection", "peek.messages", "peek.transport",
-     "peek.journal", "peek.segments", "peek.digest", "peek.inbox", "peek.follow", "peek.command",
-     "peek.progress"},
+    {"sequence", "output", "watchdog", "ssh_connection", "credential_watch", "peek.messages",
+     "peek.transport", "peek.journal", "peek.segments", "peek.digest", "peek.inbox",
+     "peek.follow", "peek.command", "peek.progress"},
     {"information", "execution", "transfer", "peek.log", "peek.track", "peek.session",
      "peek.beginning",
      "peek.conversation", "peek.terminal"},
@@ -33,8 +33,8 @@ LAYERS = [
 ]  # fmt: skip
 NO_IO = {"wire", "sequence", "information.glue1", "information.attributes", "information.model",
          "execution.model", "execution.description", "execution.watchable",
-         "execution.credential",
-         "transfer.url", "transfer.model",
+         "credential",
+         "transfer.url", "transfer.model", "transfer.schedule",
          "peek.stream", "peek.frame", "peek.messages", "peek.profiles", "peek.notices",
          "peek.log", "peek.track", "peek.reception", "peek.consumer", "peek.producer",
          "peek.deliveries", "peek.redaction", "peek.tail", "peek.beginning",

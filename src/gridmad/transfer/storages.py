@@ -1,0 +1,7 @@
+"""The back ends of the transfer engine: one line registers one."""
+
+from typing import Final
+
+from gridmad.transfer.storage import Storage
+
+STORAGES: Final[tuple[type[Storage], ...]] = ()
