@@ -223,6 +223,13 @@ def cluster_by_rest(site: Site) -> None:
     site.arguments = f"--rest {url} --token {token} --interval 0.3 --settle 0.3"
 
 
+def sftp_host(site: Site) -> None:
+    problem = sshd.missing()
+    if problem:
+        skip_without("sshd", problem)
+    site.stack.enter_context(sshd.Sshd(site.folder / "sshd", site.home))
+
+
 def staging_url(site: Site) -> None:
     site.arguments = "-u gsiftp://localhost:2811"
 
@@ -250,6 +257,7 @@ SUBJECTS = [
     Subject("gw_em_mad_ssh", remote_host),
     Subject("gw_em_mad_prews", gatekeeper, hands_on=False, jobs=40),
     Subject("gw_tm_mad_local"),
+    Subject("gw_tm_mad_ssh", sftp_host),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
 ]
 

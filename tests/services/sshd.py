@@ -38,7 +38,7 @@ KbdInteractiveAuthentication no
 UsePAM no
 PermitRootLogin prohibit-password
 MaxStartups 200:30:400
-Subsystem sftp internal-sftp
+Subsystem sftp internal-sftp -d {home}
 PrintMotd no
 PrintLastLog no
 {limits}
@@ -83,7 +83,7 @@ class Sshd:
         settings = ",".join(f'environment="{name}={value}"' for name, value in variables.items())
         (folder / "authorized_keys").write_text(f"{settings} {public}")
         (folder / "sshd_config").write_text(
-            CONFIGURATION.format(port=self.port, folder=folder, limits=limits)
+            CONFIGURATION.format(port=self.port, folder=folder, home=home, limits=limits)
         )
         (home / ".ssh" / "config").write_text(
             f"Host localhost 127.0.0.1\nPort {self.port}\nUser {getpass.getuser()}\n"
