@@ -21,9 +21,18 @@ from gridmad import ssh
 from gridmad.errors import DriverError, TransientError
 from gridmad.ssh import Address
 from gridmad.transfer import sftp_protocol as protocol
-from gridmad.transfer.sftp_connection import Connection, Count, command
+from gridmad.transfer.sftp_connection import Connection, command
 from gridmad.transfer.sftp_protocol import Attributes, Entry, Open, StatusError
-from gridmad.transfer.storage import Block, Progress, Session, Status, Storage, in_thread, write_all
+from gridmad.transfer.storage import (
+    Block,
+    Progress,
+    Session,
+    Status,
+    Storage,
+    blocks_of,
+    in_thread,
+    write_all,
+)
 from gridmad.transfer.url import Url
 
 Result = TypeVar("Result")
@@ -300,37 +309,14 @@ class SftpSession(Session):
     async def upload(self, url: Url, file: int, size: int | None, progress: Progress) -> None:
         """Make a file of a local one, with its permissions."""
         step = _BLOCKS * self._connection.write_size
+        mode = stat.S_IMODE(os.fstat(file).st_mode) & 0o777
+        async with aclosing(blocks_of(file, size, progress, step)) as blocks:
+            await self._write(url, blocks, mode)
 
-        async def blocks() -> AsyncGenerator[bytes, None]:
-            left = size
-            while left is None or left > 0:
-                length = step if left is None else min(step, left)
-                block = await in_thread(os.read, file, length)
-                if not block:
-                    break
-                yield block
-                if left is not None:
-                    left -= len(block)
-            if left:
-                raise DriverError(f"it became shorter by {left} bytes while it was copied")
-
-        def count(moved: int) -> None:
-            progress.moved += moved
-
-        async with aclosing(blocks()) as contents:
-            mode = stat.S_IMODE(os.fstat(file).st_mode) & 0o777
-            await self._write(url, contents, mode, count)
-
-    async def _write(
-        self,
-        url: Url,
-        blocks: AsyncIterator[Block],
-        mode: int,
-        progress: Count = lambda _count: None,
-    ) -> None:
+    async def _write(self, url: Url, blocks: AsyncIterator[Block], mode: int) -> None:
         handle = await self._create(await self._path(url), mode)
         try:
-            await self._do(self._connection.write(handle, blocks, progress))
+            await self._do(self._connection.write(handle, blocks))
             await self._do(self._connection.close_file(handle))
         except BaseException:
             await self._connection.leave(handle)

@@ -11,7 +11,7 @@ import logging
 import os
 import pwd
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,9 +22,6 @@ from gridmad.transfer import sftp_protocol as sftp
 from gridmad.transfer.sftp_protocol import Answer, Attributes, Entry, Kind, StatusError
 
 log = logging.getLogger(__name__)
-
-Count = Callable[[int], None]
-"""Called with the bytes that were moved since it was called before."""
 
 PROGRAM: Final = "ssh"
 REQUESTS: Final = 16
@@ -401,21 +398,12 @@ class Connection(asyncio.SubprocessProtocol):
         return asyncio.create_task(ask())
 
     async def write(
-        self,
-        handle: bytes,
-        chunks: AsyncIterable[bytes | bytearray | memoryview],
-        progress: Count = lambda _count: None,
-    ) -> int:
-        """Write chunks into an open file, from its start; returns how many bytes."""
-        waiting: deque[tuple[int, asyncio.Task[Answer]]] = deque()
+        self, handle: bytes, chunks: AsyncIterable[bytes | bytearray | memoryview]
+    ) -> None:
+        """Write chunks into an open file, from its start."""
+        waiting: deque[asyncio.Task[Answer]] = deque()
         position = 0
         name = sftp.string(handle)
-
-        async def settle(most: int) -> None:
-            while len(waiting) > most:
-                count, task = waiting.popleft()
-                sftp.read_ok(await task)
-                progress(count)
 
         async def ask(fields: bytes, data: memoryview) -> Answer:
             async with self._requests:
@@ -426,13 +414,14 @@ class Connection(asyncio.SubprocessProtocol):
                 view = memoryview(chunk)
                 for start in range(0, len(view), self.write_size):
                     part = view[start : start + self.write_size]
-                    await settle(REQUESTS - 1)
+                    if len(waiting) == REQUESTS:
+                        sftp.read_ok(await waiting.popleft())
                     fields = name + sftp.place(position, len(part))
-                    waiting.append((len(part), asyncio.create_task(ask(fields, part))))
+                    waiting.append(asyncio.create_task(ask(fields, part)))
                     position += len(part)
-            await settle(0)
+            while waiting:
+                sftp.read_ok(await waiting.popleft())
         finally:
-            for _, task in waiting:
+            for task in waiting:
                 task.cancel()
-            await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
-        return position
+            await asyncio.gather(*waiting, return_exceptions=True)

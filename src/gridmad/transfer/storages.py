@@ -4,5 +4,6 @@ from typing import Final
 
 from gridmad.transfer.sftp import Sftp
 from gridmad.transfer.storage import Storage
+from gridmad.transfer.xrootd import XRootD
 
-STORAGES: Final[tuple[type[Storage], ...]] = (Sftp,)
+STORAGES: Final[tuple[type[Storage], ...]] = (Sftp, XRootD)
