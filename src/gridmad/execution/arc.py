@@ -21,7 +21,6 @@ import asyncio
 import logging
 import os
 import re
-import ssl
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
@@ -52,6 +51,7 @@ from gridmad.execution.engine import driver_of
 from gridmad.execution.http_body import read_body
 from gridmad.execution.model import JobState, Submission
 from gridmad.execution.resource import JobId, Resource, Task
+from gridmad.tls import AUTHORITIES, client_context
 
 if TYPE_CHECKING:
     import httpx
@@ -61,7 +61,6 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 URL: Final = "https://{host}/arex"
-AUTHORITIES: Final = Path("/etc/grid-security/certificates")
 CONNECTIONS: Final = 8
 """To all endpoints, for what needs a request for each job."""
 MAX_ANSWER: Final = 64 << 20
@@ -392,7 +391,9 @@ class Arc(Resource):
         proxy = credential if credential.kind is Kind.PROXY else None
         async with self._connecting:
             if self._connected is None or self._connected.proxy is not proxy:
-                context = await asyncio.to_thread(_context, self.options.ca, proxy)
+                context = await asyncio.to_thread(
+                    client_context, self.options.ca, proxy.path if proxy else ""
+                )
                 client = self._httpx.AsyncClient(
                     verify=context,
                     timeout=self.options.timeout,
@@ -409,38 +410,6 @@ class Arc(Resource):
 
 def _describe(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _context(authorities: Path | None, proxy: Credential | None) -> ssl.SSLContext:
-    """TLS that trusts the authorities, and shows the proxy.  Reads files.
-
-    Raises NotSubmittedError where they cannot be read.
-    """
-    trusted = authorities or _default_authorities()
-    try:
-        if trusted is None:
-            context = ssl.create_default_context()
-        elif trusted.is_dir():
-            context = ssl.create_default_context(capath=trusted)
-        else:
-            context = ssl.create_default_context(cafile=trusted)
-    except OSError as error:  # ssl.SSLError is one
-        raise NotSubmittedError(f"the authorities {trusted}: {_describe(error)}") from None
-    # Many authorities of grids are older than what this asks for.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    if proxy is not None:
-        try:
-            context.load_cert_chain(proxy.path)
-        except OSError as error:
-            raise NotSubmittedError(f"the proxy {proxy.path}: {_describe(error)}") from None
-    return context
-
-
-def _default_authorities() -> Path | None:
-    named = os.environ.get("X509_CERT_DIR")
-    if named:
-        return Path(named)
-    return AUTHORITIES if AUTHORITIES.is_dir() else None
 
 
 def _source(options: argparse.Namespace) -> CredentialSource:

@@ -2,8 +2,9 @@
 
 from typing import Final
 
+from gridmad.transfer.dav import Dav
 from gridmad.transfer.sftp import Sftp
 from gridmad.transfer.storage import Storage
 from gridmad.transfer.xrootd import XRootD
 
-STORAGES: Final[tuple[type[Storage], ...]] = (Sftp, XRootD)
+STORAGES: Final[tuple[type[Storage], ...]] = (Sftp, Dav, XRootD)
