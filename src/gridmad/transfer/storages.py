@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from gridmad.transfer.gridftp import GridFtp
 from gridmad.transfer.storage import Storage
 
-STORAGES: Final[tuple[type[Storage], ...]] = ()
+STORAGES: Final[tuple[type[Storage], ...]] = (GridFtp,)
