@@ -15,12 +15,13 @@ import logging
 import os
 import time
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, aclosing
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from gridmad.errors import CredentialError, DriverError, MissingDependencyError, TransientError
+from gridmad.errors import DriverError, TransientError
+from gridmad.transfer.failure import about
 from gridmad.transfer.file_copy import Target, temporary_name
 from gridmad.transfer.files import LocalFiles
 from gridmad.transfer.model import Copy
@@ -286,14 +287,6 @@ class Copying:
             timer.cancel()
 
 
-class _ToldError(DriverError):
-    """An error that says already what was to be done."""
-
-
-class _TransientToldError(_ToldError, TransientError):
-    """One that may be over in a moment."""
-
-
 class _Content:
     """What is written to a server."""
 
@@ -358,20 +351,6 @@ async def _counted(
             progress.moved += len(part)
     if progress.moved < size:
         raise TransientError(f"{progress.moved} of {size} bytes came")
-
-
-@contextlib.contextmanager
-def about(verb: str, url: Url) -> Iterator[None]:
-    """Says in an error what was to be done, and where."""
-    try:
-        yield
-    except (CredentialError, MissingDependencyError, _ToldError):
-        raise
-    except DriverError as error:
-        text = f"cannot {verb} {url}: {error}"
-        if isinstance(error, TransientError):
-            raise _TransientToldError(text) from None
-        raise _ToldError(text) from None
 
 
 @contextlib.asynccontextmanager

@@ -21,9 +21,10 @@ from gridmad import credential_watch
 from gridmad.driver import Batch
 from gridmad.errors import DriverError
 from gridmad.options import count, seconds
-from gridmad.transfer.copying import Copying, Place, Rules, about
+from gridmad.transfer.copying import Copying, Place, Rules
 from gridmad.transfer.dispatcher import Dispatcher, Work
 from gridmad.transfer.driver import TransferDriver
+from gridmad.transfer.failure import about
 from gridmad.transfer.files import LocalFiles
 from gridmad.transfer.model import Copy
 from gridmad.transfer.schedule import Endpoints
