@@ -76,8 +76,8 @@ class Sshd:
         folder.mkdir()
         (home / ".ssh").mkdir(mode=0o700, parents=True)
         self.identity = home / ".ssh" / "id_ed25519"
-        _make_key(self.identity)
-        _make_key(folder / "host_key")
+        make_key(self.identity)
+        make_key(folder / "host_key")
         public = self.identity.with_suffix(".pub").read_text()
         variables = {"HOME": str(home), **(environment or {})}
         settings = ",".join(f'environment="{name}={value}"' for name, value in variables.items())
@@ -175,7 +175,7 @@ def _servers_of_connections(listener: int) -> Iterator[int]:
                 yield from _servers_of_connections(int(pid))
 
 
-def _make_key(path: Path) -> None:
+def make_key(path: Path) -> None:
     subprocess.run(
         [str(_program("ssh-keygen")), "-q", "-t", "ed25519", "-N", "", "-f", path], check=True
     )

@@ -86,7 +86,7 @@ class Dav(Storage):
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        self.home: str = options.dav_home
+        self.home: str = options.dav_home or ""
         self.token_hosts = frozenset(host.lower() for host in options.dav_token_for)
         self.threads = ThreadPoolExecutor(_THREADS, "dav")
         warnings = options.credential_warnings
@@ -118,7 +118,6 @@ class Dav(Storage):
             "--dav-home",
             metavar="PATH",
             type=absolute_path,
-            default="",
             help="what '~' is on WebDAV servers, which have no home directories",
         )
 

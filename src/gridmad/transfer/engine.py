@@ -241,6 +241,8 @@ class UrlTransfer(TransferDriver):
         if not steps or ".." in steps:
             raise DriverError(f"{url} is not removed: it is '/', the home directory, or has '..'")
         with about("remove", url):
+            if await session.status(url) is None:
+                return
             await self._copying.check_folders(session, url)
             await session.remove_tree(url)
 

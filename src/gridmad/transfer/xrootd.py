@@ -86,7 +86,7 @@ class XRootD(Storage):
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        self.home: str = options.xrootd_home
+        self.home: str = options.xrootd_home or ""
         self.threads: ThreadPoolExecutor | None = None
 
     @classmethod
@@ -96,7 +96,6 @@ class XRootD(Storage):
             "--xrootd-home",
             metavar="PATH",
             type=absolute_path,
-            default="",
             help="what '~' is on XRootD servers, which have no home directories",
         )
         parser.add_argument(
