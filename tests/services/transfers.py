@@ -247,7 +247,7 @@ class Contract:
                 if self.keeps_modes:
                     assert (folder / "a b/program").stat().st_mode & 0o111
                 assert await driver.exists(program) == ""
-                assert "directory" in await driver.mkdir(program)
+                assert await driver.mkdir(program) != ""
                 assert await driver.copy(f"{url}/a b", tmp_path / "x") != ""
                 for name in (*self.odd_names[:8], ".hidden"):
                     (folder / "a b/c%20d" / name).write_bytes(b"x")

@@ -47,6 +47,7 @@ REQUESTS: Final = 4
 """Blocks under way in a copy."""
 REQUEST_TIME: Final = 120
 """Seconds for a request's answer."""
+_CLOSE_TIME: Final = 5.0
 _THIRD_PARTY_COPIES: Final = 64
 _ATTEMPTS: Final = 3
 """How often a directory is emptied when somebody goes on writing into it."""
@@ -56,9 +57,9 @@ _DIRECTORY_MODE: Final = 0o755
 _FILE_MODE: Final = 0o644
 
 _ENVIRONMENT: Final = {
-    "ConnectionWindow": 10,
+    "ConnectionWindow": 5,
     "ConnectionRetry": 1,
-    "StreamErrorWindow": 10,
+    "StreamErrorWindow": 1,
     "RequestTimeout": REQUEST_TIME,
     "TimeoutResolution": 1,
 }
@@ -318,6 +319,13 @@ class XRootDSession(Session):
             while waiting:
                 await waiting.popleft()[1]
             await self._call(file.close)
+        except DriverError:
+            await _drop(waiting)
+            # A server has the space of a file that it has open.
+            with contextlib.suppress(DriverError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_TIME):
+                    await self._call(file.close)
+            raise
         except BaseException:
             await _drop(waiting)
             self._close(file)
