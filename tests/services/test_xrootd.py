@@ -139,7 +139,7 @@ def test_who_is_not_let_in(xrootd: XRootD, tmp_path: Path) -> None:
     trusted = str(xrootd.authority.certificates)
     for name, environment in {
         "expired": xrootd.authority.environment(expired),
-        "none": {"X509_CERT_DIR": trusted, "X509_USER_PROXY": str(tmp_path / "none")},
+        "none": {"X509_CERT_DIR": trusted, "X509_USER_PROXY": str(tmp_path / "no")},
         "stranger": {**stranger.environment(alice), "X509_CERT_DIR": trusted},
         "server": xrootd.authority.environment(Identity("", xrootd.proxy, xrootd.proxy))
         | {"X509_CERT_DIR": str(stranger.certificates)},

@@ -54,6 +54,7 @@ http.secretkey {secret}
 http.exthandler xrdtpc libXrdHttpTPC.so
 http.exthandler xrdmacaroons libXrdMacaroons.so
 http.desthttps yes
+tpc.trace info
 macaroons.secretkey {folder}/macaroon.key
 macaroons.maxduration 3600
 http.header2cgi Authorization authz

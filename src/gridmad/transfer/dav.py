@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Final, NamedTuple, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from gridmad import tls
 from gridmad.credential import Credential, proxy_source, token_source
@@ -93,6 +93,8 @@ class Dav(Storage):
         user = os.geteuid()
         self._proxy = CredentialWatch(proxy_source(os.environ, user), warnings=warnings)
         self._token = CredentialWatch(token_source(os.environ, user), warnings=warnings)
+        self.unescape: dict[Origin, bool] = {}
+        """Servers that do so with the names in `Destination`, or do not."""
         self._opening = asyncio.Lock()
         self._access: Access | None = None
 
@@ -174,6 +176,7 @@ class DavSession(Session):
         self._elsewhere: Connection | None = None
         self._is_cut = False
         self._is_dav = True
+        self._is_xrootd = False
 
     @property
     def is_open(self) -> bool:
@@ -319,8 +322,37 @@ class DavSession(Session):
 
     async def rename(self, url: Url, new: Url) -> None:
         """Give a file another name in its folder."""
-        headers = {"Destination": str(self._target(new)), "Overwrite": "T"}
-        await self._run(self._ask, "MOVE", self._target(url), headers)
+        await self._run(self._rename, self._target(url), self._target(new))
+
+    def _rename(self, target: Target, new: Target) -> None:
+        plain = unquote(new.path, errors="surrogateescape")
+        if plain == new.path or not self._is_xrootd:
+            self._move(target, str(new))
+            return
+        # XRootD's server takes what `Destination` says as it is, and blanks and bytes above ASCII
+        # at its end for nothing, but not before a query.  One day it may unescape that.
+        if "?" in plain:
+            raise DriverError("XRootD takes no '?' in the name of a file")
+        storage = self.storage
+        assert isinstance(storage, Dav)
+        if "%" in plain and new.origin not in storage.unescape:
+            target, storage.unescape[new.origin] = self._find_out(target)
+        self._move(target, str(new) if storage.unescape.get(new.origin) else _unescaped(new))
+
+    def _move(self, target: Target, destination: str) -> None:
+        self._ask("MOVE", target, {"Destination": destination, "Overwrite": "T"})
+
+    def _find_out(self, target: Target) -> tuple[Target, bool]:
+        """Where a temporary file is when it was renamed, and whether the server unescapes what
+        `Destination` says.
+        """
+        folder, _, name = target.path.rpartition("/")
+        tried = target._replace(path=f"{folder}/{name}%252D2")
+        self._move(target, _unescaped(tried))
+        unescaped = target._replace(path=f"{folder}/{name}-2")
+        if self._status(unescaped) is not None:
+            return unescaped, True
+        return tried, False
 
     async def checksum(self, url: Url, algorithm: str) -> str:
         """Ask the server, which may have to read the file."""
@@ -552,6 +584,7 @@ class DavSession(Session):
                 connection = self._connect(target.origin)
                 head = _exchange(connection, method, target.path, own, body)
             if not head.redirection:
+                self._is_xrootd = head.headers.get("server", "").lower().startswith("xrootd")
                 return connection, head
             if "Expect" in own:
                 connection.close()
@@ -602,6 +635,12 @@ def _exchange(
         return Head(100, "", {}, is_kept=True)
     head = connection.read_head()
     return head if head.status == 100 or head.status >= 200 else connection.read_final_head()
+
+
+def _unescaped(target: Target) -> str:
+    """A URL with its names as they are, as a header can have it."""
+    plain = unquote(target.path, errors="surrogateescape")
+    return f"{target.origin}{plain}?".encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 class _Put(NamedTuple):

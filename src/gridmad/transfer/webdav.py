@@ -61,7 +61,7 @@ def read_resources(content: bytes) -> list[Resource]:
 
 
 def _resource(response: ET.Element) -> Resource | None:
-    href = response.findtext(f"{_DAV}href", "").strip()
+    href = response.findtext(f"{_DAV}href", "").strip("\r\n\t")
     path = urlsplit(href).path if "://" in href else href
     size: int | None = None
     is_directory = False
