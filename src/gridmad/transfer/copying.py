@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import time
 import zlib
@@ -35,8 +36,10 @@ REPORT_INTERVAL: Final = 10.0
 """Seconds between two lines about a long copy."""
 FOLDER_TRUST: Final = 5.0
 """Seconds for which a job's directory that was no symbolic link is taken for none."""
+CLEANING_PAUSES: Final = (0.0, 2.0, 10.0, 60.0)
+"""Seconds before each attempt to remove what is left of a copy that broke ..."""
 CLEANING_TIME: Final = 10.0
-"""Seconds to remove what is left of a copy that failed."""
+"""... and seconds that each may take."""
 MAX_FOLDERS: Final = 10_000
 _CHUNK: Final = 1 << 20
 _MIB: Final = 1 << 20
@@ -70,7 +73,7 @@ class Copying:
         self._files = files
         self._rules = rules
         self._folders: dict[str, float] = {}
-        """Directories of jobs that are no symbolic links, and until when that is believed."""
+        """Directories of jobs that are no symbolic links, and when that was seen."""
         self._cleaning: set[asyncio.Task[None]] = set()
 
     async def run(self, copy: Copy, source: Place, destination: Place, end: float) -> None:
@@ -96,11 +99,6 @@ class Copying:
         for task in self._cleaning:
             task.cancel()
         await asyncio.gather(*self._cleaning, return_exceptions=True)
-
-    async def status(self, place: Place) -> Status | None:
-        """What is at a place of a server."""
-        async with self._session(place) as session:
-            return await session.status(place.url)
 
     # ------------------------------------------------------------ to this machine
 
@@ -160,7 +158,8 @@ class Copying:
         url = destination.url
         algorithm = self._algorithm(destination.storage, content.storage)
         async with self._session(destination) as session:
-            await self.check_folders(session, url)
+            if not await self.check_folders(session, url):
+                raise DriverError(f"cannot write {url}: No such file or directory")
             new = url if session.writes_whole else url.beside(temporary_name())
             try:
                 with about("write", url):
@@ -191,9 +190,13 @@ class Copying:
         """Remove what a copy left that broke or was given up; nobody waits for that."""
 
         async def remove() -> None:
-            with contextlib.suppress(DriverError, TimeoutError):
-                async with asyncio.timeout(CLEANING_TIME), self._session(place) as session:
-                    await session.remove(place.url)
+            for pause in CLEANING_PAUSES:
+                await asyncio.sleep(pause)
+                with contextlib.suppress(DriverError, TimeoutError):
+                    async with asyncio.timeout(CLEANING_TIME), self._session(place) as session:
+                        if await session.status(place.url) is not None:
+                            await session.remove(place.url)
+                        return
 
         task = asyncio.create_task(remove())
         self._cleaning.add(task)
@@ -219,9 +222,9 @@ class Copying:
 
     async def _source_status(self, session: Session, url: Url) -> Status:
         """Raises DriverError for what is no file, or would be fetched from elsewhere."""
-        await self.check_folders(session, url)
+        is_there = await self.check_folders(session, url)
         with about("read", url):
-            status = await session.status(url)
+            status = await session.status(url) if is_there else None
             if status is None:
                 raise DriverError("No such file or directory")
             if status.is_directory:
@@ -230,22 +233,25 @@ class Copying:
                 raise DriverError("it is a symbolic link that leads out of the job's directory")
         return status
 
-    async def check_folders(self, session: Session, url: Url) -> None:
-        """Raises DriverError where a directory of a job is a symbolic link to another place."""
+    async def check_folders(self, session: Session, url: Url, trust: float = FOLDER_TRUST) -> bool:
+        """Raises DriverError where a directory of a job is a symbolic link to another place;
+        false where one is missing.  Those that were looked at within `trust` seconds are believed.
+        """
         for folder in url.job_folders:
             name = str(folder)
             now = time.monotonic()
-            if self._folders.get(name, 0.0) > now:
+            if now - self._folders.get(name, -math.inf) < trust:
                 continue
             with about("enter", folder):
                 status = await session.status(folder)
                 if status is None:
-                    raise DriverError("No such file or directory")
+                    return False
                 if status.link is not None:
                     raise DriverError("it is a symbolic link, and may lead anywhere")
             if len(self._folders) >= MAX_FOLDERS:
                 self._folders.clear()
-            self._folders[name] = now + FOLDER_TRUST
+            self._folders[name] = now
+        return True
 
     def _algorithm(self, *storages: Storage | None) -> str:
         """A checksum that all can tell, this machine always; "" for none."""

@@ -31,7 +31,7 @@ from gridmad.transfer.schedule import Endpoints
 from gridmad.transfer.sessions import Sessions
 from gridmad.transfer.storage import Session
 from gridmad.transfer.storages import STORAGES
-from gridmad.transfer.url import Url, parse
+from gridmad.transfer.url import Url, is_job_directory, parse
 
 Item = TypeVar("Item")
 Plan: TypeAlias = tuple[str, Endpoints, Callable[[], Awaitable[None]]]
@@ -228,10 +228,17 @@ class UrlTransfer(TransferDriver):
                 await operation(session, place.url)
 
     async def _make_directories(self, session: Session, url: Url) -> None:
+        url = replace(url, path=url.path.rstrip("/") or "/")
         with about("make", url):
+            await self._copying.check_folders(session, url, trust=0.0)
             await session.make_directories(url)
+            if is_job_directory(url.path.rpartition("/")[2]):
+                status = await session.status(url)
+                if status is None or status.link is not None:
+                    raise DriverError("it is a symbolic link, and may lead anywhere")
 
     async def _remove_tree(self, session: Session, url: Url) -> None:
+        url = replace(url, path=url.path.rstrip("/") or "/")
         if not url.is_in_job_directory and not self.options.rmdir_anywhere:
             raise DriverError(
                 f"{url} is not removed: it is no job directory .gw_USER_JID "
@@ -241,10 +248,8 @@ class UrlTransfer(TransferDriver):
         if not steps or ".." in steps:
             raise DriverError(f"{url} is not removed: it is '/', the home directory, or has '..'")
         with about("remove", url):
-            if await session.status(url) is None:
-                return
-            await self._copying.check_folders(session, url)
-            await session.remove_tree(url)
+            if await self._copying.check_folders(session, url, trust=0.0):
+                await session.remove_tree(url)
 
     async def _require(self, session: Session, url: Url) -> None:
         with about("find", url):

@@ -10,10 +10,11 @@ the umask.
 import argparse
 import math
 import os
+import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 from gridmad.driver import file_name
@@ -31,10 +32,10 @@ _NEW_FILE_MODE = 0o666
 
 
 class LocalFiles:
-    """What is done with files and directories; `hosts` are more names of this machine."""
+    """What is done with files and directories."""
 
-    def __init__(self, options: argparse.Namespace, hosts: Collection[str] = ()) -> None:
-        self._names = _ALWAYS_HERE | {name.lower() for name in hosts}
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._names = _ALWAYS_HERE | {name.lower() for name in options.host}
         self._full_name: str | None = None
         self.time_limit: float = options.timeout or math.inf
         """Seconds for a copy."""
@@ -49,7 +50,16 @@ class LocalFiles:
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare --timeout and --rmdir-anywhere."""
+        """Declare --host, --timeout and --rmdir-anywhere."""
+        parser.add_argument(
+            "--host",
+            action="append",
+            type=_host_name,
+            default=[],
+            metavar="NAME",
+            help="another name under which this machine occurs in URLs (may be repeated); "
+            "its host name is known",
+        )
         parser.add_argument(
             "--timeout",
             type=_time_limit,
@@ -176,6 +186,12 @@ class LocalFiles:
                 return True
             self._full_name = socket.getfqdn().lower()
         return host == self._full_name
+
+
+def _host_name(text: str) -> str:
+    if not re.fullmatch(r"[^\s/@\[\]]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a host")
+    return text
 
 
 def _time_limit(text: str) -> float:

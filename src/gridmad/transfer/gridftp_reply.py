@@ -31,10 +31,11 @@ UNKNOWN: Final = frozenset({500, 501, 502, 504})
 _CODE: Final = re.compile(r"^(?:\d{3}[ -])*(\d{3})[ -]", re.MULTILINE)
 _PREFIX: Final = re.compile(r"^(?:\d{3}[ -])+")
 _NOISE: Final = re.compile(
-    r"(the server responded with an error|End\.?|GlobusError: v=\d+ c=\w+|GridFTP-Errno: \d+"
-    r"|A system call failed.*|globus_xio:|GridFTP-Reason: System error in \w+"
-    r"|Command failed\. : (callback failed|globus_l_gfs_\w+ failed|error)\.?)"
+    r"the server responded with an error|End\.?|GlobusError: v=\d+ c=\w+|GridFTP-Errno: \d+"
+    r"|A system call failed.*|System error in \w+"
+    r"|(callback failed|globus_l_gfs_\w+ failed|error)\.?"
 )
+"""Said of every failure, and no reason of any."""
 _LABEL: Final = re.compile(
     r"^(\[?globus_\w+\]?:(globus_\w+\(\): *)?|GridFTP-Reason:|GridFTP-Error-String:"
     r"|Command failed\. :) *"

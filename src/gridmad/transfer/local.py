@@ -6,7 +6,6 @@ one, with "~" as the user's home directory.
 
 import argparse
 import asyncio
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -29,7 +28,7 @@ class LocalTransfer(TransferDriver):
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        self._files = LocalFiles(options, options.host)
+        self._files = LocalFiles(options)
         # Directories have threads of their own: they do not wait for long copies.
         self._copying = ThreadPoolExecutor(options.streams, "copy")
         self._directories = ThreadPoolExecutor(_DIRECTORY_STREAMS, "directory")
@@ -37,15 +36,6 @@ class LocalTransfer(TransferDriver):
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         """Declare this driver's own options."""
-        parser.add_argument(
-            "--host",
-            action="append",
-            type=_host_name,
-            default=[],
-            metavar="NAME",
-            help="another name under which this machine occurs in URLs (may be repeated); "
-            "its host name is known",
-        )
         parser.add_argument(
             "--streams",
             type=partial(count, most=_MOST_STREAMS),
@@ -77,12 +67,6 @@ class LocalTransfer(TransferDriver):
     async def exists(self, urls: Batch[str, None]) -> None:
         """Look for files and directories."""
         await urls.each_in_thread(self._directories, self._files.require)
-
-
-def _host_name(text: str) -> str:
-    if not re.fullmatch(r"[^\s/@\[\]]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a host")
-    return text
 
 
 DRIVER = LocalTransfer
