@@ -300,7 +300,7 @@ class SftpSession(Session):
                 raise DriverError("it is a directory")
             yield handle, status.size or 0
         finally:
-            await self._connection.leave(handle)
+            self._connection.leave(handle)
 
     async def write(self, url: Url, blocks: AsyncIterator[Block], size: int | None) -> None:
         """Make a file."""
@@ -319,7 +319,7 @@ class SftpSession(Session):
             await self._do(self._connection.write(handle, blocks))
             await self._do(self._connection.close_file(handle))
         except BaseException:
-            await self._connection.leave(handle)
+            self._connection.leave(handle)
             raise
 
     async def _create(self, path: bytes, mode: int) -> bytes:

@@ -249,9 +249,13 @@ class Connection(asyncio.SubprocessProtocol):
     # ------------------------------------------------------------ requests
 
     async def _call(self, kind: Kind, fields: bytes, data: bytes | memoryview = b"") -> Answer:
+        number = self._next_number()
+        packet = sftp.request(kind, number, fields, len(data))
+        return await self._ask(number, [packet, data] if data else [packet])
+
+    def _next_number(self) -> int:
         self._number = self._number % 0xFFFF_FFFF + 1
-        packet = sftp.request(kind, self._number, fields, len(data))
-        return await self._ask(self._number, [packet, data] if data else [packet])
+        return self._number
 
     async def _ask(self, number: int, parts: Sequence[bytes | memoryview]) -> Answer:
         if not self._writable.is_set():
@@ -302,7 +306,7 @@ class Connection(asyncio.SubprocessProtocol):
                     return entries
                 entries += more
         finally:
-            await self.leave(handle)
+            self.leave(handle)
 
     async def make_directory(self, path: bytes, mode: int) -> None:
         """One directory; its parent has to be there."""
@@ -355,10 +359,11 @@ class Connection(asyncio.SubprocessProtocol):
         """Close, where a server may tell that there was no space."""
         sftp.read_ok(await self._call(Kind.CLOSE, sftp.string(handle)))
 
-    async def leave(self, handle: bytes) -> None:
-        """Close what nothing depends on any more."""
-        with contextlib.suppress(DriverError, StatusError):
-            await self.close_file(handle)
+    def leave(self, handle: bytes) -> None:
+        """Close what nothing depends on any more; nobody waits for the answer."""
+        if not self.is_lost and self._input is not None:
+            number = self._next_number()
+            self._input.write(sftp.request(Kind.CLOSE, number, sftp.string(handle)))
 
     async def read(self, handle: bytes, size: int) -> AsyncGenerator[memoryview, None]:
         """The contents of an open file up to its end; it is expected after `size` bytes."""

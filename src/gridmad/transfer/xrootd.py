@@ -19,10 +19,10 @@ import contextlib
 import os
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
 from gridmad.errors import DriverError, MissingDependencyError, TransientError
 from gridmad.options import absolute_path
@@ -48,6 +48,8 @@ REQUESTS: Final = 4
 REQUEST_TIME: Final = 120
 """Seconds for a request's answer."""
 _CLOSE_TIME: Final = 5.0
+_LEAVING_TIME: Final = 0.2
+"""Seconds that a file has to be closed, where somebody waits for that, and where nobody does."""
 _THIRD_PARTY_COPIES: Final = 64
 _ATTEMPTS: Final = 3
 """How often a directory is emptied when somebody goes on writing into it."""
@@ -141,6 +143,7 @@ class XRootDSession(Session):
         self._home = storage.home
         self._threads = storage.threads
         self._is_lost = False
+        self._leaving: set[asyncio.Task[None]] = set()
         self._server = client.FileSystem(storage.endpoint(url))
 
     @property
@@ -150,6 +153,10 @@ class XRootDSession(Session):
 
     async def close(self) -> None:
         """The library keeps its connection for the next session."""
+        if self._leaving:
+            await asyncio.wait(self._leaving, timeout=_LEAVING_TIME)
+        for task in list(self._leaving):
+            task.cancel()
 
     # ------------------------------------------------------------ names
 
@@ -278,57 +285,49 @@ class XRootDSession(Session):
         """The content of a file."""
         file = self._client.File()
         await self._open(file, url, self._flags.OpenFlags.READ, 0)
-        waiting: deque[tuple[int, asyncio.Task[bytes]]] = deque()
+        waiting: deque[_Request] = deque()
         try:
             size: int = (await self._call(file.stat, True)).size
             position = 0
             while True:
                 # One request beyond the expected end finds out whether it is there.
                 while len(waiting) < REQUESTS and (position <= size or not waiting):
-                    reading = asyncio.create_task(self._call(file.read, position, BLOCK))
-                    waiting.append((position, reading))
+                    waiting.append(self._begin(file.read, position, BLOCK))
                     position += BLOCK
-                offset, task = waiting.popleft()
-                data = await task
+                offset, length = waiting[0].offset, waiting[0].length
+                data = await _first(waiting)
                 yield data
-                while 0 < len(data) < BLOCK and offset + len(data) < size:
-                    offset += len(data)
-                    data = await self._call(file.read, offset, position - offset)
-                    yield data
-                if len(data) < BLOCK:
+                if len(data) == length:
+                    continue
+                offset, length = offset + len(data), length - len(data)
+                if not data or offset >= size:
                     return
+                waiting.appendleft(self._begin(file.read, offset, length))
         finally:
-            await _drop(waiting)
-            self._close(file)
+            self._leave(file, waiting)
 
     async def write(self, url: Url, blocks: AsyncIterator[Block], size: int | None) -> None:
         """Make a file."""
         file = self._client.File()
         flags = self._flags.OpenFlags
         await self._open(file, url, flags.DELETE | flags.UPDATE, _FILE_MODE)
-        waiting: deque[tuple[int, asyncio.Task[None]]] = deque()
+        waiting: deque[_Request] = deque()
         position = 0
         try:
             async for block in blocks:
                 data = bytes(block)
                 if len(waiting) == REQUESTS:
-                    await waiting.popleft()[1]
-                writing = asyncio.create_task(self._call(file.write, data, position, len(data)))
-                waiting.append((position, writing))
+                    await _first(waiting)
+                waiting.append(self._begin(file.write, position, len(data), data))
                 position += len(data)
             while waiting:
-                await waiting.popleft()[1]
+                await _first(waiting)
             await self._call(file.close)
-        except DriverError:
-            await _drop(waiting)
-            # A server has the space of a file that it has open.
-            with contextlib.suppress(DriverError, TimeoutError):
-                async with asyncio.timeout(_CLOSE_TIME):
-                    await self._call(file.close)
-            raise
-        except BaseException:
-            await _drop(waiting)
-            self._close(file)
+        except BaseException as error:
+            leaving = self._leave(file, waiting)
+            if isinstance(error, DriverError):
+                # Till then the server has the space of a file that was removed.
+                await asyncio.wait([leaving], timeout=_CLOSE_TIME)
             raise
 
     async def upload(self, url: Url, file: int, size: int | None, progress: Progress) -> None:
@@ -349,14 +348,30 @@ class XRootDSession(Session):
             await asyncio.shield(opening)
         except asyncio.CancelledError:
             # What is opened all the same has to be closed.
-            opening.add_done_callback(lambda _: self._close(file))
+            self._leave(file, [_Request(0, 0, opening)])
             raise
 
-    def _close(self, file: "client.File") -> None:
-        """Close, whatever it was; nobody waits for a server that is gone."""
-        # The callback holds the file: its end would wait for the server.
-        if file.is_open():
-            file.close(timeout=REQUEST_TIME, callback=lambda *_: file.is_open())
+    def _begin(
+        self, function: Callable[..., Any], offset: int, length: int, *data: bytes
+    ) -> "_Request":
+        asking = self._call(function, *data, offset, length)
+        return _Request(offset, length, asyncio.create_task(asking))
+
+    def _leave(self, file: "client.File", waiting: "Iterable[_Request]") -> "asyncio.Task[None]":
+        """Close, whatever it was, when all that was asked of the file is answered: not before that
+        may it be closed, and its end would wait for the server.
+        """
+
+        async def leave() -> None:
+            await asyncio.gather(*(request.task for request in waiting), return_exceptions=True)
+            if file.is_open():
+                with contextlib.suppress(DriverError):
+                    await self._call(file.close)
+
+        task = asyncio.create_task(leave())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        return task
 
     async def fetch(self, url: Url, source: Url, progress: Progress) -> bool:
         """Have the server fetch a file from another one."""
@@ -461,6 +476,24 @@ class _NoDirectoryError(DriverError):
     """A directory was expected."""
 
 
+class _Request(NamedTuple):
+    """A read or write under way."""
+
+    offset: int
+    length: int
+    task: "asyncio.Task[Any]"
+
+
+async def _first(waiting: deque[_Request]) -> Any:
+    """The answer to the first request, which stays in its place till then: who gives up has to wait
+    for it all the same.
+    """
+    task = waiting[0].task
+    await asyncio.wait([task])
+    waiting.popleft()
+    return task.result()
+
+
 class _Watching:
     """What a copy between servers is asked and told, in threads of the library."""
 
@@ -481,10 +514,3 @@ class _Watching:
     def should_cancel(self, _job: int) -> bool:
         """Whether it is to end."""
         return self.is_cancelled
-
-
-async def _drop(waiting: "deque[tuple[int, asyncio.Task[Any]]]") -> None:
-    tasks = [task for _, task in waiting]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
