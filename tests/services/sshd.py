@@ -9,7 +9,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -68,10 +69,12 @@ class Sshd:
         home: Path,
         limits: str = "",
         environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.home = home
         self.port = reserve_port()
+        self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir()
         (home / ".ssh").mkdir(mode=0o700, parents=True)
@@ -106,7 +109,10 @@ class Sshd:
         program = _program("sshd")
         with (self.folder / "sshd.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(program), "-D", "-e", "-f", str(self.folder / "sshd_config")],
+                [
+                    *(*self._prefix, str(program), "-D", "-e"),
+                    *("-f", str(self.folder / "sshd_config")),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -114,7 +120,14 @@ class Sshd:
             )
         process = self._process
         log_file = self.folder / "sshd.log"
-        wait_for_port(self.port, lambda: process.poll() is None, log_file, START_TIME)
+        if not self._prefix:
+            wait_for_port(self.port, lambda: process.poll() is None, log_file, START_TIME)
+            return
+        end = time.monotonic() + START_TIME
+        while "Server listening" not in log_file.read_text():
+            assert process.poll() is None, log_file.read_text()
+            assert time.monotonic() < end, log_file.read_text()
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """End as a server that crashes: at once, and all connections with it."""

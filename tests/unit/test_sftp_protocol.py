@@ -17,6 +17,7 @@ from gridmad.transfer.sftp_protocol import (
     StatusError,
 )
 
+Packet = tuple[int, int, bytes]
 packets = st.lists(
     st.tuples(st.integers(0, 255), st.integers(0, 2**32 - 1), st.binary()), max_size=8
 )
