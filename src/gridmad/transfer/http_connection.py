@@ -24,6 +24,9 @@ CONNECT_TIME: Final = 15.0
 """Seconds for a connection to come about."""
 CONTINUE_TIME: Final = 2.0
 """Seconds to wait for a server that may say that it does not want a body."""
+BODY_TIME: Final = 60.0
+"""Seconds for more of a body that has begun to come: servers may take their time before that, but
+some fall silent for good when they could not send for a moment (XRootD's with TLS)."""
 _RECEIVE: Final = 1 << 16
 _SLICE: Final = 100
 """Milliseconds."""
@@ -192,6 +195,8 @@ class Connection:
         self._may_keep = head.is_kept and (self._left is not None or self._chunks is not None)
         if self._left == 0:
             self._end()
+        else:
+            self._connect().settimeout(min(BODY_TIME, self._seconds))
         return head
 
     def read_final_head(self) -> Head:
@@ -277,6 +282,8 @@ class Connection:
 
     def _end(self) -> None:
         self.is_kept = True
+        if self._socket is not None:
+            self._socket.settimeout(self._seconds)
         if not self._may_keep:
             self.is_usable = False
 

@@ -39,8 +39,8 @@ Result = TypeVar("Result")
 
 SHARE = 4
 """Sessions that share a connection: another one costs both sides processes and a handshake."""
-_BLOCKS = 4
-"""Of a READ that a thread writes at a time."""
+_BLOCKS = 2
+"""Of a READ or WRITE that a thread writes or reads at a time."""
 _AT_ONCE = 64
 """Files that are removed at a time."""
 _ATTEMPTS = 3
@@ -66,7 +66,6 @@ class Sftp(Storage):
         super().__init__(options)
         self._settings = ssh.Settings.of(options)
         self._connections: dict[str, list[Connection]] = {}
-        self._connecting: dict[str, asyncio.Lock] = {}
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -75,19 +74,16 @@ class Sftp(Storage):
 
     async def connect(self, url: Url) -> Session:
         """A place at a connection that has one, or a new connection."""
-        endpoint = self.endpoint(url)
-        # One after the other: sshd takes few that have not logged in yet (MaxStartups).
-        async with self._connecting.setdefault(endpoint, asyncio.Lock()):
-            sound = [one for one in self._connections.get(endpoint, []) if not one.is_lost]
-            for connection in sound:
-                if connection.users < SHARE:
-                    break
-            else:
-                connection = await self._log_in(url)
-                sound.append(connection)
-            self._connections[endpoint] = sound
-            connection.users += 1
-            return SftpSession(self, connection)
+        connections = self._connections.setdefault(self.endpoint(url), [])
+        connections[:] = [one for one in connections if not one.is_lost]
+        for connection in connections:
+            if connection.users < SHARE:
+                break
+        else:
+            connection = await self._log_in(url)
+            connections.append(connection)
+        connection.users += 1
+        return SftpSession(self, connection)
 
     async def _log_in(self, url: Url) -> Connection:
         if not _NAME.fullmatch(url.host) or url.host.startswith("-"):

@@ -19,14 +19,16 @@ from gridmad.driver import describe
 from gridmad.errors import DriverError, TransientError
 from gridmad.ssh import Address, RefusedError, Settings
 from gridmad.transfer import sftp_protocol as sftp
+from gridmad.transfer.pipe_writer import CAPACITY, PipeWriter
 from gridmad.transfer.sftp_protocol import Answer, Attributes, Entry, Kind, StatusError
 
 log = logging.getLogger(__name__)
 
 PROGRAM: Final = "ssh"
 REQUESTS: Final = 16
-"""READs and WRITEs under way in a connection: 4 MiB, twice what ssh's window lets through."""
-_PIPE: Final = 1 << 20
+"""READs and WRITEs under way in a connection: 4 MiB, twice what ssh's window lets through.  Files
+that are moved at the same time share them, which also bounds what waits for a slow disk."""
+_FEWEST: Final = 2
 _SAID: Final = 4096
 """Bytes of what ssh said that are kept: its last."""
 _REFUSALS: Final = (
@@ -111,13 +113,12 @@ class Connection(asyncio.SubprocessProtocol):
         self._answers = sftp.Answers()
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._number = 0
+        self._moving = 0
+        """Files of which the contents are being moved."""
         self._said = b""
         self._transport: asyncio.SubprocessTransport | None = None
-        self._input: asyncio.WriteTransport | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._input = PipeWriter()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._requests = asyncio.Semaphore(REQUESTS)
         self._extensions: frozenset[bytes] = frozenset()
         self.read_size = self.write_size = sftp.SAFE_DATA
 
@@ -129,12 +130,16 @@ class Connection(asyncio.SubprocessProtocol):
         loop = asyncio.get_running_loop()
         connection = cls(name)
         try:
-            await loop.subprocess_exec(lambda: connection, *words)
+            await loop.subprocess_exec(lambda: connection, *words, stdin=connection._input.reader)
         except FileNotFoundError:
+            connection._input.close()
             raise DriverError(
                 f"{words[0]} is not installed (apt-get install openssh-client)"
             ) from None
-        except OSError as error:
+        except BaseException as error:
+            connection._input.close()
+            if not isinstance(error, OSError):
+                raise
             raise TransientError(f"{words[0]} cannot be started: {describe(error)}") from None
         try:
             async with asyncio.timeout(seconds):
@@ -149,6 +154,7 @@ class Connection(asyncio.SubprocessProtocol):
 
     async def close(self) -> None:
         """End the program."""
+        self._input.close()
         if self._transport is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._transport.kill()
@@ -159,17 +165,11 @@ class Connection(asyncio.SubprocessProtocol):
         """The program runs."""
         assert isinstance(transport, asyncio.SubprocessTransport)
         self._transport = transport
-        pipe = transport.get_pipe_transport(0)
-        assert isinstance(pipe, asyncio.WriteTransport)
-        pipe.set_write_buffer_limits(high=2 * sftp.MAX_PACKET)
-        self._input = pipe
-        for number in (0, 1):
-            pipe_transport = transport.get_pipe_transport(number)
-            assert pipe_transport is not None
-            with contextlib.suppress(OSError):  # a socket, or no privilege
-                fcntl.fcntl(
-                    pipe_transport.get_extra_info("pipe").fileno(), fcntl.F_SETPIPE_SZ, _PIPE
-                )
+        self._input.close_reader()
+        output = transport.get_pipe_transport(1)
+        assert output is not None
+        with contextlib.suppress(OSError):  # no privilege
+            fcntl.fcntl(output.get_extra_info("pipe").fileno(), fcntl.F_SETPIPE_SZ, CAPACITY)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Answers, or what ssh says."""
@@ -190,7 +190,7 @@ class Connection(asyncio.SubprocessProtocol):
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         """The program closes its side; what it said on stderr comes until it has ended."""
         self.is_lost = True
-        self._writable.set()
+        self._input.close()
 
     def process_exited(self) -> None:
         """The end of the program."""
@@ -202,17 +202,9 @@ class Connection(asyncio.SubprocessProtocol):
         if not self._ended.done():
             self._ended.set_result(None)
 
-    def pause_writing(self) -> None:
-        """The pipe is full."""
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        """The pipe has room."""
-        self._writable.set()
-
     def _lose(self, error: DriverError) -> None:
         self.is_lost = True
-        self._writable.set()
+        self._input.close()
         waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             if not future.done():
@@ -258,15 +250,13 @@ class Connection(asyncio.SubprocessProtocol):
         return self._number
 
     async def _ask(self, number: int, parts: Sequence[bytes | memoryview]) -> Answer:
-        if not self._writable.is_set():
-            await self._writable.wait()
+        await self._input.ready()
         if self.is_lost:
             await self._ended
             raise self._reason()
-        assert self._input is not None
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
-        self._input.writelines(parts)
+        self._input.write(parts)
         return await future
 
     async def _extended(self, name: bytes, fields: bytes = b"") -> Answer:
@@ -361,18 +351,19 @@ class Connection(asyncio.SubprocessProtocol):
 
     def leave(self, handle: bytes) -> None:
         """Close what nothing depends on any more; nobody waits for the answer."""
-        if not self.is_lost and self._input is not None:
+        if not self.is_lost:
             number = self._next_number()
-            self._input.write(sftp.request(Kind.CLOSE, number, sftp.string(handle)))
+            self._input.write([sftp.request(Kind.CLOSE, number, sftp.string(handle))])
 
     async def read(self, handle: bytes, size: int) -> AsyncGenerator[memoryview, None]:
         """The contents of an open file up to its end; it is expected after `size` bytes."""
         waiting: deque[tuple[int, asyncio.Task[Answer]]] = deque()
         position, step = 0, self.read_size
+        self._moving += 1
         try:
             while True:
                 # One request beyond the expected end finds out whether it is there.
-                while len(waiting) < REQUESTS and (position <= size or not waiting):
+                while len(waiting) < self._window and (position <= size or not waiting):
                     waiting.append((position, self._read_soon(handle, position)))
                     position += step
                 offset, task = waiting.popleft()
@@ -389,18 +380,18 @@ class Connection(asyncio.SubprocessProtocol):
                     yield more
                     got += len(more)
         finally:
+            self._moving -= 1
             for _, task in waiting:
                 task.cancel()
             await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
 
+    @property
+    def _window(self) -> int:
+        return max(_FEWEST, REQUESTS // self._moving)
+
     def _read_soon(self, handle: bytes, offset: int, length: int = 0) -> "asyncio.Task[Answer]":
         fields = sftp.string(handle) + sftp.place(offset, length or self.read_size)
-
-        async def ask() -> Answer:
-            async with self._requests:
-                return await self._call(Kind.READ, fields)
-
-        return asyncio.create_task(ask())
+        return asyncio.create_task(self._call(Kind.READ, fields))
 
     async def write(
         self, handle: bytes, chunks: AsyncIterable[bytes | bytearray | memoryview]
@@ -409,24 +400,22 @@ class Connection(asyncio.SubprocessProtocol):
         waiting: deque[asyncio.Task[Answer]] = deque()
         position = 0
         name = sftp.string(handle)
-
-        async def ask(fields: bytes, data: memoryview) -> Answer:
-            async with self._requests:
-                return await self._call(Kind.WRITE, fields, data)
-
+        self._moving += 1
         try:
             async for chunk in chunks:
                 view = memoryview(chunk)
                 for start in range(0, len(view), self.write_size):
                     part = view[start : start + self.write_size]
-                    if len(waiting) == REQUESTS:
+                    while len(waiting) >= self._window:
                         sftp.read_ok(await waiting.popleft())
                     fields = name + sftp.place(position, len(part))
-                    waiting.append(asyncio.create_task(ask(fields, part)))
+                    writing = self._call(Kind.WRITE, fields, part)
+                    waiting.append(asyncio.create_task(writing))
                     position += len(part)
             while waiting:
                 sftp.read_ok(await waiting.popleft())
         finally:
+            self._moving -= 1
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
