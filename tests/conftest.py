@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.services.sge",
     "tests.services.sshd",
     "tests.services.gram",
+    "tests.services.gridftp",
 ]
 
 # How long an example takes says more of what else the machine does than of our code.
