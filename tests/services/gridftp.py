@@ -1,7 +1,8 @@
 """Private GridFTP servers: with GSI, or for anybody.
 
 The program is that of Debian's package globus-gridftp-server-progs.  It runs as the user of the
-tests; a server with GSI lets the users of its authority in as `account`, whose "~" is `home`.
+tests; a server with GSI lets the users of its authority in as `account`, whose "~" is `home`
+(of the server's own, where none is given).
 The anonymous one lets in who gives no name, as nobody where the tests run as root.
 """
 
@@ -57,8 +58,9 @@ class GridFtp:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.home = folder / "home" if home is None else home
-        self.home.mkdir(exist_ok=True)
+        self.home = home or folder / "home"
+        if home is None:
+            self.home.mkdir()
         self.port = reserve_port()
         self.is_anonymous = is_anonymous
         self.authority = shared_authority() if authority is None else authority
