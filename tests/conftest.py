@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.services.sge",
     "tests.services.sshd",
     "tests.services.gram",
+    "tests.services.gridftp",
     "tests.services.xrootd",
 ]
 pytest.register_assert_rewrite("tests.services.transfers")

@@ -1,18 +1,24 @@
 """Private GridFTP servers: with GSI, or for anybody.
 
 The program is that of Debian's package globus-gridftp-server-progs.  It runs as the user of the
-tests; a server with GSI lets the users of its authority in as `account`, whose "~" is `home`.
+tests; a server with GSI lets the users of its authority in as `account`, whose "~" is `home`
+(of the server's own, where none is given).
 The anonymous one lets in who gives no name, as nobody where the tests run as root.
 """
 
+import contextlib
 import getpass
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
 import pytest
 
 from tests.services import grid_pki
@@ -38,7 +44,7 @@ def missing() -> str | None:
 
 
 class GridFtp:
-    """A server on a free loopback port."""
+    """A server on a free loopback port; `prefix` begins its command, for another network."""
 
     def __init__(
         self,
@@ -48,17 +54,20 @@ class GridFtp:
         *,
         account: str | None = None,
         is_anonymous: bool = False,
+        prefix: Sequence[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.home = folder / "home" if home is None else home
-        self.home.mkdir(exist_ok=True)
+        self.home = home or folder / "home"
+        if home is None:
+            self.home.mkdir()
         self.port = reserve_port()
         self.is_anonymous = is_anonymous
         self.authority = shared_authority() if authority is None else authority
         self.user = self.authority.user(USER)
         self.proxy = self.authority.proxy(self.user, f"proxy-{self.port}").proxy
         self._account = account or getpass.getuser()
+        self._prefix = prefix
         self._keeper: KeptProcess | None = None
 
     @property
@@ -83,10 +92,13 @@ class GridFtp:
         options = ["-aa"] if self.is_anonymous else ["-allow-root", "-home-dir", str(self.home)]
         if self.is_anonymous and os.geteuid() == 0:
             options += ["-anonymous-user", "nobody", "-anonymous-group", "nogroup"]
+        configuration = self.folder / "server.conf"
+        configuration.touch()  # or it reads the machine's own
         log = self.folder / "server.out"
         keeper = self._keeper = KeptProcess(
             [
-                *(SERVER, "-port", str(self.port), *options),
+                *(*self._prefix, SERVER, "-c", str(configuration), "-port", str(self.port)),
+                *options,
                 *("-control-interface", "127.0.0.1", "-data-interface", "127.0.0.1"),
                 *("-ipc-interface", "127.0.0.1", "-hostname", "localhost"),
                 *("-log-level", "ERROR,WARN,INFO", "-logfile", str(self.folder / "server.log")),
@@ -102,7 +114,24 @@ class GridFtp:
             },
             self.folder,
         )
-        wait_for_port(self.port, lambda: keeper.is_running, log, START_TIME)
+        if not self._prefix:
+            wait_for_port(self.port, lambda: keeper.is_running, log, START_TIME)
+            return
+        probe = f"import socket; socket.create_connection(('127.0.0.1', {self.port}))"
+        end = time.monotonic() + START_TIME
+        while subprocess.run(
+            [*self._prefix, sys.executable, "-c", probe], capture_output=True
+        ).returncode:
+            assert keeper.is_running, log.read_text()
+            assert time.monotonic() < end, f"nothing listens on {self.port}: {log.read_text()}"
+
+    def freeze(self) -> None:
+        """Stop all that the server does, where it stands; `kill` ends it there."""
+        assert self._keeper is not None
+        server = psutil.Process(self._keeper.pid)
+        for process in (server, *server.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
 
     def kill(self) -> None:
         """End the server and all that it serves at once; `start` starts it again."""

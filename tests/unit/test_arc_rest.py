@@ -298,6 +298,9 @@ def document(state: str, **more: Any) -> dict[str, Any]:
     return {"State": ["nordugrid:X", f"arcrest:{state}", "emies:terminal"], **more}
 
 
+UNEXPLAINED = "ARC could not run it, and does not say why"
+
+
 @pytest.mark.parametrize(
     ("found", "state"),
     [
@@ -315,7 +318,8 @@ def document(state: str, **more: Any) -> dict[str, Any]:
             document("FAILED", Error="User file: gridmad.commit - Timeout waiting"),
             JobState.failed("User file: gridmad.commit - Timeout waiting"),
         ),
-        (document("FAILED"), JobState.failed("ARC could not run it, and does not say why")),
+        (document("FAILED", ExitCode="-1"), JobState.failed(UNEXPLAINED)),
+        (document("FAILED"), None),
         (document("KILLED", ExitCode="0"), JobState.done(143)),
         (document("RUNNING"), None),
         ({}, None),

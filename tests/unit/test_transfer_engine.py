@@ -463,7 +463,9 @@ def test_refusals(item: Copy, text: str) -> None:
 # --- symbolic links ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("link", ["/etc/passwd", "../x", "a/../../x", ""])
+@pytest.mark.parametrize(
+    "link", ["/etc/passwd", "../x", "a/../../x", "", "/x/.gw_me_2/y", "/x/.gw_me_1"]
+)
 def test_a_link_that_leads_out_of_the_jobs_directory_is_not_read(tmp_path: Path, link: str) -> None:
     def prepare(storage: Memory) -> None:
         storage.files["host", "/~/.gw_me_1/out"] = b"secret"
@@ -484,10 +486,11 @@ def test_a_link_that_leads_out_of_the_jobs_directory_is_not_read(tmp_path: Path,
     assert os.listdir(tmp_path) == ["b"]
 
 
-def test_a_link_within_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("link", ["result.dat", "sub/result.dat", "/home/me/.gw_me_1/result"])
+def test_a_link_within_is_read(tmp_path: Path, link: str) -> None:
     def prepare(storage: Memory) -> None:
         storage.files["host", "/~/.gw_me_1/out"] = b"result"
-        storage.links["/~/.gw_me_1/out"] = "result.dat"
+        storage.links["/~/.gw_me_1/out"] = link
 
     texts, _ = outcomes("copy", Copy(f"{JOB}/out", f"{tmp_path}/a"), prepare=prepare)
     assert texts == [""]

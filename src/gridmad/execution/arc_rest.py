@@ -262,7 +262,8 @@ def ending(document: Mapping[str, Any]) -> JobState | None:
         return JobState.done(143)
     if state == "FINISHED":
         return JobState.done(code or 0)
-    if state != "FAILED":
+    # Where the information provider has not seen a job yet A-REX tells its state and no more.
+    if state != "FAILED" or (code is None and not problem):
         return None
     if code is None or code <= 0:
         return JobState.failed(problem or "ARC could not run it, and does not say why")

@@ -229,7 +229,7 @@ class Copying:
                 raise DriverError("No such file or directory")
             if status.is_directory:
                 raise DriverError("it is a directory")
-            if status.link is not None and url.is_in_job_directory and _leads_out(status.link):
+            if status.link is not None and url.is_in_job_directory and _leads_out(status.link, url):
                 raise DriverError("it is a symbolic link that leads out of the job's directory")
         return status
 
@@ -400,6 +400,12 @@ def _compare(algorithm: str, one: str, other: str) -> None:
         raise TransientError(f"the checksums ({algorithm}) differ: {one} and {other}")
 
 
-def _leads_out(link: str) -> bool:
-    """Whether a link's text may lead out of its folder; "" is one that is not known."""
-    return not link or link.startswith("/") or ".." in link.split("/")
+def _leads_out(link: str, url: Url) -> bool:
+    """Whether a link's text may lead out of the job's directory that `url` is in.
+
+    Servers tell what a link means in the end, or what it says; "" is one that is not known.
+    """
+    steps = link.split("/")
+    if not link or ".." in steps:
+        return True
+    return link.startswith("/") and url.job_folders[0].path.rpartition("/")[2] not in steps[:-1]

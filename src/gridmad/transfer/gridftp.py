@@ -10,8 +10,8 @@ machine open them all, at the price of a handshake for each file.
 import argparse
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Final
@@ -127,11 +127,21 @@ class GridFtpSession(Session):
         self._servers = storage
         self._handle = handle
         self._end = end
+        self._is_sound = True
 
     @property
     def is_open(self) -> bool:
-        """Whether nothing is under way, and the proxy that let us in has not ended."""
-        return not self._handle.is_busy and time.time() < self._end
+        """Whether no data was broken off, and the proxy that let us in has not ended."""
+        return self._is_sound and not self._handle.is_busy and time.time() < self._end
+
+    @contextmanager
+    def _moving_data(self) -> Iterator[None]:
+        """A data connection that was broken off is in no known state."""
+        try:
+            yield
+        except BaseException:
+            self._is_sound = False
+            raise
 
     async def close(self) -> None:
         """Give up what is under way, and leave."""
@@ -180,39 +190,62 @@ class GridFtpSession(Session):
             await self._handle.chmod(self._servers.encode(url), _PRIVATE)
 
     async def remove_tree(self, url: Url) -> None:
-        """List each directory, and remove what it holds one by one."""
+        """List all that it holds, and remove that one by one."""
         url = replace(url, path=url.path.rstrip("/"))
         status = await self.status(url)
-        if status is None:
-            return
-        if status.link is not None:
-            await self.remove(url)
+        if status is None or status.link is not None:
+            # A link that leads nowhere looks like nothing.
+            with suppress(MissingError):
+                await self.remove(url)
             return
         if not status.is_directory:
             raise DriverError("it is no directory")
-        found = [url]
-        for folder in found:
-            for line in await self._list(folder):
-                entry = parse_entry(line)
-                if entry.name in {".", ".."}:
-                    continue
-                if "/" in entry.name or not entry.name:
-                    raise DriverError(f"the server lists a name with a slash: {entry.name!r}")
-                inner = replace(folder, path=f"{folder.path}/{entry.name}")
-                if entry.status.is_directory and entry.status.link is None:
-                    found.append(inner)
-                else:
-                    with suppress(MissingError):
-                        await self.remove(inner)
-        for folder in reversed(found):
+        try:
+            await self._remove_all(url, await self._list(url, recursively=True))
+        except ReplyError:
+            # A server that cannot list a tree at once; or that left out what begins with a blank,
+            # as Globus' does, which does not see links that lead nowhere in the other list.
+            await self._remove_all(url, await self._walk(url))
+
+    async def _remove_all(self, url: Url, found: list[tuple[Url, Status]]) -> None:
+        """Remove what was found in a directory, and it."""
+        folders = [url]
+        for inner, status in found:
+            if status.is_directory and status.link is None:
+                folders.append(inner)
+            else:
+                with suppress(MissingError):
+                    await self.remove(inner)
+        for folder in sorted(folders, key=lambda folder: -folder.path.count("/")):
             with suppress(MissingError):
                 await self._handle.rmdir(self._servers.encode(folder))
 
-    async def _list(self, url: Url) -> list[bytes]:
+    async def _walk(self, url: Url) -> list[tuple[Url, Status]]:
+        """All that is below a directory, by lists of one directory at a time."""
+        found: list[tuple[Url, Status]] = []
+        folders = [url]
+        for folder in folders:
+            for inner, status in await self._list(folder):
+                found.append((inner, status))
+                if status.is_directory and status.link is None:
+                    folders.append(inner)
+        return found
+
+    async def _list(self, url: Url, *, recursively: bool = False) -> list[tuple[Url, Status]]:
+        """What a directory holds; nothing where there is none."""
         try:
-            return await self._handle.list(self._servers.encode(url))
+            lines = await self._handle.list(self._servers.encode(url), recursively=recursively)
         except MissingError:
             return []
+        found = []
+        for entry in map(parse_entry, filter(None, lines)):
+            steps = entry.name.split("/")
+            if entry.name in {".", ".."}:
+                continue
+            if {"", ".", ".."} & set(steps) or (len(steps) > 1 and not recursively):
+                raise DriverError(f"the server lists a name that leads out: {entry.name!r}")
+            found.append((replace(url, path=f"{url.path}/{entry.name}"), entry.status))
+        return found
 
     async def remove(self, url: Url) -> None:
         """Remove a file or a link."""
@@ -232,25 +265,32 @@ class GridFtpSession(Session):
             self._servers.encode(url), algorithm.upper().encode("ascii")
         )
 
-    def read(self, url: Url) -> AsyncGenerator[Block, None]:
+    async def read(self, url: Url) -> AsyncGenerator[Block, None]:
         """Block by block."""
-        return self._handle.read(self._servers.encode(url))
+        with self._moving_data():
+            async with aclosing(self._handle.read(self._servers.encode(url))) as blocks:
+                async for block in blocks:
+                    yield block
 
     async def write(self, url: Url, blocks: AsyncIterator[Block], size: int | None) -> None:
         """Block by block."""
-        await self._handle.write(self._servers.encode(url), blocks)
+        with self._moving_data():
+            await self._handle.write(self._servers.encode(url), blocks)
 
     async def download(self, url: Url, file: int, progress: Progress) -> None:
         """In the library's threads."""
-        await self._handle.download(self._servers.encode(url), file, progress)
+        with self._moving_data():
+            await self._handle.download(self._servers.encode(url), file, progress)
 
     async def upload(self, url: Url, file: int, size: int | None, progress: Progress) -> None:
         """In the library's threads."""
-        await self._handle.upload(self._servers.encode(url), file, size, progress)
+        with self._moving_data():
+            await self._handle.upload(self._servers.encode(url), file, size, progress)
 
     async def fetch(self, url: Url, source: Url, progress: Progress) -> bool:
-        """A third-party transfer, where both servers know GSI or both do not."""
-        if source.scheme != url.scheme or source.scheme != _GSI:
+        """A third-party transfer, where both servers know GSI."""
+        if source.scheme != _GSI or url.scheme != _GSI:
             return False
-        await self._handle.third_party(self._servers.encode(source), self._servers.encode(url))
+        with self._moving_data():
+            await self._handle.third_party(self._servers.encode(source), self._servers.encode(url))
         return True

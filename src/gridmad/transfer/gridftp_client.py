@@ -38,7 +38,7 @@ LARGEST_BLOCK: Final = 1 << 20
 """... within these bounds."""
 ABORT_TIME: Final = 2.0
 """Seconds that an operation has to end when it is given up."""
-END_TIME: Final = 2.0
+END_TIME: Final = 1.0
 """Seconds after which an operation that takes no more blocks counts as failed."""
 CHECKSUM_LENGTH: Final = 128
 
@@ -93,6 +93,7 @@ class _Library:
         self.rmdir = self._of("rmdir", *plain)
         self.delete = self._of("delete", *plain)
         self.machine_list = self._of("machine_list", *plain)
+        self.recursive_list = self._of("recursive_list", *plain)
         self.move = self._of("move", pointer, text, text, pointer, *done)
         self.chmod = self._of("chmod", pointer, text, ctypes.c_int, pointer, *done)
         self.mlst = self._of("mlst", pointer, text, pointer, pointer, pointer, *done)
@@ -149,8 +150,6 @@ def _declare(function: Any, *arguments: Any) -> Any:
 _numbers = itertools.count(1)
 _operations: dict[int, "_Operation"] = {}
 """Those that C knows of, by the number that it gives back; whatever they use lives as long."""
-_left: list[object] = []
-"""Handles whose operations never ended."""
 
 
 class _Operation:
@@ -161,8 +160,11 @@ class _Operation:
         self.number = next(_numbers)
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[DriverError | None] = self._loop.create_future()
+        """Settled with its end, or when nobody believes any more that it will come."""
         self.kept: object = None
         """What C writes to."""
+        self.afterwards: Callable[[], object] = lambda: None
+        """Called in the event loop when it has ended."""
         _operations[self.number] = self
 
     def forget(self) -> None:
@@ -174,7 +176,7 @@ class _Operation:
     def complete(self, error: int | None) -> None:
         """It has ended: no more callbacks will come."""
         _operations.pop(self.number, None)
-        self.call(self._end, error_of(self.library.text(error)) if error else None)
+        self.call(self._completed, error_of(self.library.text(error)) if error else None)
 
     def data(self, error: int | None, address: int, length: int, offset: int, eof: bool) -> None:
         """A block was sent or came."""
@@ -185,6 +187,10 @@ class _Operation:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     # ------------------------------------------------------------ in the event loop
+
+    def _completed(self, error: DriverError | None) -> None:
+        self._end(error)
+        self.afterwards()
 
     def _end(self, error: DriverError | None) -> None:
         if not self.ended.done():
@@ -277,8 +283,10 @@ class _Transfer(_Operation):
         self._loop.call_later(END_TIME, self._end, problem)
 
     def data(self, error: int | None, address: int, length: int, offset: int, eof: bool) -> None:
-        # An error is the operation's, whose end tells it.
         if error:
+            # As a rule the server's reply says more, but now and then the library waits for it
+            # when it has come already.
+            self.call(self._refused, error_of(self.library.text(error)))
             return
         try:
             with self._lock:
@@ -426,14 +434,16 @@ class Handle:
         if self.is_busy:
             self._library.abort(ctypes.byref(self._handle))
             end = asyncio.get_running_loop().time() + ABORT_TIME
-            while self.is_busy:
+            while (operation := self._operation) is not None and self.is_busy:
                 if asyncio.get_running_loop().time() > end:
-                    # It keeps its handle, which C may still use.
-                    log.warning("an operation does not end: its connection is left open")
-                    _left.append(self._handle)
+                    # The server will end it, when it tires of a connection where nothing happens.
+                    operation.afterwards = self._destroy_later
                     return
                 await asyncio.sleep(0.005)
         await in_thread(self._destroy)
+
+    def _destroy_later(self) -> None:
+        asyncio.get_running_loop().run_in_executor(None, self._destroy)
 
     def _destroy(self) -> None:
         self._library.handle_destroy(ctypes.byref(self._handle))
@@ -534,14 +544,16 @@ class Handle:
             _FileDownload(self._library, self._handle, file, progress), self._library.get, url
         )
 
-    async def list(self, url: bytes) -> list[bytes]:
-        """The facts of all names in a directory."""
-        parts = [bytes(block) async for block in self._read(self._library.machine_list, url, False)]
-        return b"".join(parts).splitlines()
+    async def list(self, url: bytes, *, recursively: bool) -> list[bytes]:
+        """The facts of all names in a directory (MLSD), or below it (MLSR)."""
+        library = self._library
+        function = library.recursive_list if recursively else library.machine_list
+        parts = [bytes(block) async for block in self._read(function, url, is_file=False)]
+        return b"".join(parts).split(b"\r\n")
 
     def read(self, url: bytes) -> AsyncGenerator[Block, None]:
         """The content of a file."""
-        return self._read(self._library.get, url, True)
+        return self._read(self._library.get, url, is_file=True)
 
     async def write(self, url: bytes, blocks: AsyncIterator[Block]) -> None:
         """Make a file of blocks."""
@@ -623,7 +635,7 @@ class Handle:
             transfer.fail(problem)
 
     async def _read(
-        self, function: Any, url: bytes, is_file: bool
+        self, function: Any, url: bytes, *, is_file: bool
     ) -> AsyncGenerator[memoryview, None]:
         stream = _Stream(self._library, self._handle)
         more = (None,) if is_file else ()

@@ -32,7 +32,7 @@ _CODE: Final = re.compile(r"^(?:\d{3}[ -])*(\d{3})[ -]", re.MULTILINE)
 _PREFIX: Final = re.compile(r"^(?:\d{3}[ -])+")
 _NOISE: Final = re.compile(
     r"the server responded with an error|End\.?|GlobusError: v=\d+ c=\w+|GridFTP-Errno: \d+"
-    r"|A system call failed.*|System error in \w+"
+    r"|A system call failed.*|System error in \w+|Unable to open file .*"
     r"|(callback failed|globus_l_gfs_\w+ failed|error)\.?"
 )
 """Said of every failure, and no reason of any."""
@@ -49,7 +49,7 @@ _CONNECTION: Final = re.compile(
 _FINAL: Final = re.compile(
     r"No such file|Permission denied|No space left|Disk quota|Is a directory|Not a directory"
     r"|File exists|Read-only file system|File too large|Operation not permitted|Name too long"
-    r"|PATH_NOT_FOUND|PERMISSION_DENIED|Invalid argument",
+    r"|Directory not empty|PATH_NOT_FOUND|PERMISSION_DENIED|Invalid argument",
     re.IGNORECASE,
 )
 _CREDENTIAL: Final = re.compile(
