@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.gwd import PATIENCE, Family, Player
-from tests.services import arc, glue, gram, gridftp, sge, slapd, slurm, sshd
+from tests.services import arc, glue, glue2, gram, gridftp, sge, slapd, slurm, sshd
 from tests.services.ports import reserve_port
 from tests.services.required import skip_without
 
@@ -184,6 +184,26 @@ def directory(site: Site) -> None:
     site.arguments = f"-s {server.server}"
 
 
+def directory_of_glue2(site: Site) -> None:
+    problem = slapd.missing()
+    if problem:
+        skip_without("slapd", problem)
+    entries = glue2.ldif(glue2.grid(30))
+    server = slapd.Slapd(site.folder / "slapd", glue.ldif([]), glue2=entries)
+    site.stack.enter_context(server)
+    site.arguments = f"-s {server.server}"
+
+
+def information_of_arc(site: Site) -> None:
+    element = arc.shared()
+    site.arguments = f"-s https://{element.endpoint}/arex --ca {element.authority.certificates}"
+
+
+def cluster_as_host(site: Site) -> None:
+    site.set_environment(slurm.shared().environment)
+    site.arguments = "--hostname cluster.example.org"
+
+
 def dead_directory(site: Site) -> None:
     site.arguments = f"-s 127.0.0.1:{reserve_port()} --deadline 3 --timeout 2"
 
@@ -255,6 +275,16 @@ SUBJECTS = [
     Subject("gw_im_mad_static", host_list, needs_arguments=True),
     Subject("gw_im_mad_local"),
     Subject("gw_im_mad_bdii", directory, needs_arguments=True),
+    Subject("gw_im_mad_mds2", directory, needs_arguments=True),
+    Subject("gw_im_mad_arc", directory_of_glue2, needs_arguments=True),
+    Subject(
+        "gw_im_mad_arc",
+        information_of_arc,
+        label="gw_im_mad_arc by REST",
+        needs_arguments=True,
+        is_slow=True,
+    ),
+    Subject("gw_im_mad_slurm", cluster_as_host),
     Subject(
         "gw_im_mad_egee_ldap",
         dead_directory,

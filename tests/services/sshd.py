@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -57,8 +56,8 @@ def missing() -> str | None:
 
 
 class Sshd:
-    """One server; `limits` are further lines of sshd_config, such as "MaxSessions 2", and
-    `environment` is what a login gets.
+    """One server; `limits` are further lines of sshd_config, such as "MaxSessions 2",
+    `environment` is what a login gets, and `prefix` begins its command, for one in another network.
 
     `home` gets an .ssh folder from which ssh and the driver reach it as `localhost`.
     """
@@ -72,9 +71,9 @@ class Sshd:
         prefix: Sequence[str] = (),
     ) -> None:
         self.folder = folder
+        self._prefix = prefix
         self.home = home
         self.port = reserve_port()
-        self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir()
         (home / ".ssh").mkdir(mode=0o700, parents=True)
@@ -109,10 +108,7 @@ class Sshd:
         program = _program("sshd")
         with (self.folder / "sshd.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [
-                    *(*self._prefix, str(program), "-D", "-e"),
-                    *("-f", str(self.folder / "sshd_config")),
-                ],
+                [*self._prefix, str(program), "-D", "-e", "-f", str(self.folder / "sshd_config")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -120,14 +116,7 @@ class Sshd:
             )
         process = self._process
         log_file = self.folder / "sshd.log"
-        if not self._prefix:
-            wait_for_port(self.port, lambda: process.poll() is None, log_file, START_TIME)
-            return
-        end = time.monotonic() + START_TIME
-        while "Server listening" not in log_file.read_text():
-            assert process.poll() is None, log_file.read_text()
-            assert time.monotonic() < end, log_file.read_text()
-            time.sleep(0.01)
+        wait_for_port(self.port, lambda: process.poll() is None, log_file, START_TIME, self._prefix)
 
     def stop(self) -> None:
         """End as a server that crashes: at once, and all connections with it."""

@@ -439,6 +439,7 @@ def driver_of(resource: type[Resource]) -> type[Engine]:
         "resource_class": resource,
         "summary": resource.summary,
         "stages_inputs": resource.stages_inputs,
+        "hides_environment": resource.hides_environment,
         "stages_urls": resource.stages_urls,
         "__doc__": resource.__doc__,
     }

@@ -345,7 +345,12 @@ class ExecutionService(Service):
 def _live_output(driver: ExecutionDriver) -> "LiveOutput":
     from gridmad.live_output import LiveOutput  # loaded where it is wanted only
 
-    return LiveOutput(driver.options, os.environ, is_staged=driver.stages_inputs)
+    return LiveOutput(
+        driver.options,
+        os.environ,
+        is_staged=driver.stages_inputs,
+        hides_environment=driver.hides_environment,
+    )
 
 
 def _read_submission(request: Request) -> Submission | DriverError:

@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import ClassVar, Final, NamedTuple, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
-from gridmad import tls
+from gridmad.authorities import AUTHORITIES, trusting
 from gridmad.credential import Credential, proxy_source, token_source
 from gridmad.credential_watch import CredentialWatch
-from gridmad.errors import DriverError, TransientError
+from gridmad.errors import CredentialError, DriverError, TransientError
 from gridmad.options import absolute_path
 from gridmad.transfer import http_message, webdav
 from gridmad.transfer.http_connection import CONTINUE_TIME, Connection, Origin
@@ -106,7 +106,7 @@ class Dav(Storage):
             metavar="PATH",
             type=Path,
             help="the authorities that https servers are trusted by: a folder or a PEM file "
-            f"(default: $X509_CERT_DIR, else {tls.AUTHORITIES}, else those of the system)",
+            f"(default: $X509_CERT_DIR, else {AUTHORITIES}, else those of the system)",
         )
         parser.add_argument(
             "--dav-token-for",
@@ -152,14 +152,15 @@ class Dav(Storage):
             return self._access
 
     def _read_access(self, proxy: Credential | None) -> Access:
-        authorities = self.options.dav_ca
-        if proxy is not None:
-            named = tls.client_context(authorities, proxy.path)
-        else:
-            certificate = os.environ.get("X509_USER_CERT", "")
-            key = os.environ.get("X509_USER_KEY", "")
-            named = tls.client_context(authorities, certificate, key)
-        return Access(named, tls.client_context(authorities), proxy)
+        named, nameless = trusting(self.options.dav_ca), trusting(self.options.dav_ca)
+        certificate = proxy.path if proxy else os.environ.get("X509_USER_CERT", "")
+        key = "" if proxy else os.environ.get("X509_USER_KEY", "")
+        if certificate:
+            try:
+                named.load_cert_chain(certificate, key or None)
+            except OSError as error:
+                raise CredentialError(f"the certificate {certificate}: {error}") from None
+        return Access(named, nameless, proxy)
 
 
 class DavSession(Session):
