@@ -60,10 +60,11 @@ def arc_ldif(folder: Path) -> bytes:
     (folder / "bdii-update.pid").touch()  # its owner is whose the LDIF shall be
     # The parser adds the defaults, as the start script of A-REX has it do.
     whole = folder / "running.conf"
-    for command in (
+    commands: list[list[str | Path]] = [
         [PARSER, "--config", folder / "arc.conf", "--runconfig", whole, "--save"],
         ["perl", PROVIDER, "--config", whole],
-    ):
+    ]
+    for command in commands:
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     script = folder / "ldif/ldif-provider.sh"

@@ -50,7 +50,7 @@ def test_partitions_are_queues(slurm: SlurmCluster, monkeypatch: pytest.MonkeyPa
     host = dict(attributes.host)
     assert (host["HOSTNAME"], host["LRMS_NAME"]) == (HOST, "jobmanager-slurm")
     assert (host["NODECOUNT"], host["CPU_SMP"], host["SIZE_MEM_MB"]) == (NODES * CPUS, CPUS, 16000)
-    assert host["ARCH"] in slurm.run("scontrol", "--oneliner", "show", "node", "n0")
+    assert str(host["ARCH"]) in slurm.run("scontrol", "--oneliner", "show", "node", "n0")
     assert host["OS_NAME"] == "Linux"
     assert str(host["OS_VERSION"])[0].isdigit()
     queues = {str(queue["QUEUE_NAME"]): queue for queue in attributes.queues}
@@ -87,7 +87,8 @@ def test_jobs_states_and_a_controller_that_is_gone(
     own_slurm.run("scontrol", "update", "PartitionName=long", "State=DRAIN")
     own_slurm.run("scontrol", "update", "NodeName=n1", "State=DRAIN", "Reason=test")
     for held in ([], ["--hold", "--array=0-4"]):
-        own_slurm.run("sbatch", "--partition=short", "--cpus-per-task=3", *held, "--wrap=sleep 60")
+        words = ["--partition=short", "--cpus-per-task=3", "--output=/dev/null", *held]
+        own_slurm.run("sbatch", *words, "--wrap=sleep 60")
 
     def counted() -> tuple[object, ...]:
         (attributes,) = ask().values()
