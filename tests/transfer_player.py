@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.conformance.drivers import SLOW_PATIENCE
 from tests.conformance.gwd import Player
 
 
@@ -17,6 +18,13 @@ def played(
     (folder / "bin").mkdir()
     path = folder / "bin" / name
     path.symlink_to(Path(sys.executable).parent / name)
-    with Player(str(path), "transfer", [arguments], folder, {**variables, **environment}) as gwd:
+    with Player(
+        str(path),
+        "transfer",
+        [arguments],
+        folder,
+        {**variables, **environment},
+        patience=SLOW_PATIENCE,
+    ) as gwd:
         gwd.initialise()
         yield gwd

@@ -146,7 +146,7 @@ def test_who_is_not_let_in(xrootd: XRootD, tmp_path: Path) -> None:
     }.items():
         folder = tmp_path / name
         folder.mkdir()
-        with played(folder, environment, "--retries 0") as driver:
+        with played(folder, environment, "--retries 3") as driver:
             [answer] = driver.ask_and_wait(f"EXISTS 1 - - {xrootd.root} - ")
             assert " FAILURE " in answer, name
             assert "Auth failed" in answer, name

@@ -24,7 +24,7 @@ from gridmad.transfer.service import TransferService
 from tests.services.required import skip_without
 from tests.unit.session import options
 
-PATIENCE = 20.0
+PATIENCE = 100.0
 """Seconds, on a busy machine."""
 LARGE = 192 << 20
 NAMES = [

@@ -59,7 +59,7 @@ _DIRECTORY_MODE: Final = 0o755
 _FILE_MODE: Final = 0o644
 
 _ENVIRONMENT: Final = {
-    "ConnectionWindow": 5,
+    "ConnectionWindow": 15,
     "ConnectionRetry": 1,
     "StreamErrorWindow": 1,
     "RequestTimeout": REQUEST_TIME,
