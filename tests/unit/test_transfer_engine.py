@@ -49,6 +49,7 @@ class Memory(Storage):
         self.third_party = 0
         self.is_ready: Callable[[], None] = lambda: None
         self.delay = 0.0
+        self.fetch_time = 0.0
 
     async def open(self) -> None:
         self.is_ready()
@@ -130,6 +131,7 @@ class MemorySession(Session):
         if "fetch" not in self.memory.troubles:
             return False
         self.memory.trouble("fetch")
+        await asyncio.sleep(self.memory.fetch_time)
         self.memory.third_party += 1
         self.memory.files[url.host, url.path] = self.memory.files[source.host, source.path]
         return True
@@ -234,6 +236,19 @@ def test_third_party() -> None:
     assert texts == [""]
     assert storage.files["b", "/y"] == b"content"
     assert storage.third_party == 1
+
+
+def test_third_party_tells_no_progress_and_is_not_taken_for_broken() -> None:
+    def prepare(storage: Memory) -> None:
+        storage.troubles["fetch"] = []
+        storage.fetch_time = 0.3
+        storage.files["a", "/x"] = b"content"
+
+    texts, storage = outcomes(
+        "copy", Copy("mem://a/x", "mem://b/y"), prepare=prepare, arguments=("--stall", "0.1")
+    )
+    assert storage.third_party == 1
+    assert texts == [""]
 
 
 def test_the_null_device(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ class Copying:
             progress.size = status.size
             await self._put(copy, destination, progress, _Remote(self, source, status.size))
             return
-        async with _closing() as local:
+        with ExitStack() as local:  # to close what was only read waits for nothing
             file, size = await in_thread(_open_source, local, self._files, source.text)
             progress.size = size
             await self._put(copy, destination, progress, _Local(file, size))
@@ -271,15 +271,15 @@ class Copying:
 
         def tick() -> None:
             nonlocal timer, seen
-            timer = loop.call_later(min(REPORT_INTERVAL, stall), tick)
-            if progress.moved == seen:
+            timer = loop.call_later(min(REPORT_INTERVAL, stall / 4), tick)
+            if progress.moved == seen and progress.is_told:
                 return
             seen = progress.moved
             quiet.reschedule(loop.time() + stall)
             of_all = f" of {progress.size}" if progress.size is not None else ""
             log.info("%s -> %s: %d%s bytes", copy.source, copy.destination, seen, of_all)
 
-        timer = loop.call_later(min(REPORT_INTERVAL, stall), tick)
+        timer = loop.call_later(min(REPORT_INTERVAL, stall / 4), tick)
         try:
             async with asyncio.timeout(longest) as whole, asyncio.timeout(stall) as quiet:
                 yield
@@ -333,9 +333,12 @@ class _Remote(_Content):
         self._size = size
 
     async def send(self, session: Session, url: Url, progress: Progress) -> None:
-        if self.storage is session.storage and await session.fetch(url, self._place.url, progress):
-            progress.moved = self._size
-            return
+        if self.storage is session.storage:
+            progress.is_told = False
+            if await session.fetch(url, self._place.url, progress):
+                progress.moved = self._size
+                return
+            progress.is_told = True
         async with (
             self._copying.read(self._place) as read,
             aclosing(_counted(read, self._size, progress)) as blocks,

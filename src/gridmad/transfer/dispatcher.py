@@ -1,14 +1,18 @@
 """Runs transfers as the schedule lets them begin, and those again that failed for now."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from gridmad.driver import describe
 from gridmad.errors import CredentialError, DriverError, TransientError
 from gridmad.transfer.schedule import Endpoints, Schedule
 from gridmad.transfer.sessions import StaleSessionError
+
+log = logging.getLogger(__name__)
 
 FIRST_PAUSE: Final = 0.5
 """Seconds before what failed for now is tried again; ..."""
@@ -115,7 +119,7 @@ class Dispatcher:
         except asyncio.CancelledError:
             work.end(TransientError("the driver gave it up"))
         except OSError as error:
-            work.end(DriverError(str(error)))
+            work.end(DriverError(describe(error)))
         except Exception as error:  # noqa: BLE001 - whatever a library raises
             work.end(DriverError(f"{type(error).__name__}: {error}"))
         else:
@@ -135,7 +139,9 @@ class Dispatcher:
             work.end(error)
             return None
         longest = FIRST_PAUSE * GROWTH ** (work.attempts - 1)
-        return random.uniform(longest / 2, longest)  # noqa: S311 - not for secrets
+        pause = random.uniform(longest / 2, longest)  # noqa: S311 - not for secrets
+        log.info("%s; once more in %.1f s", error, pause)
+        return pause
 
     def _try_again(self, work: Work) -> None:
         self._pausing.pop(work, None)

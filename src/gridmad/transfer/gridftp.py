@@ -108,10 +108,12 @@ class GridFtp(Storage):
 
     def encode(self, url: Url) -> bytes:
         """A URL as the library takes it, which decodes `%XX`.  Raises DriverError."""
-        if any(letter in url.path for letter in "\r\n\0"):
-            raise DriverError("its name has a line break, which FTP cannot say")
+        text = str(self._with_port(url))
+        if any(letter in text for letter in "\r\n\0"):
+            raise DriverError("it has a line break, which FTP cannot say")
+        server = text[: len(text) - len(url.path)].encode("utf-8", "surrogateescape")
         path = quote(url.path.encode("utf-8", "surrogateescape"), safe="/~")
-        return str(replace(self._with_port(url), path=path)).encode("utf-8", "surrogateescape")
+        return server + path.encode("ascii")
 
     def _with_port(self, url: Url) -> Url:
         if url.port is not None or url.scheme != _GSI:

@@ -39,13 +39,15 @@ Block: TypeAlias = bytes | bytearray | memoryview
 class Progress:
     """How far a copy is.  Whoever moves bytes adds them to `moved`, in whatever thread."""
 
-    __slots__ = ("moved", "size")
+    __slots__ = ("is_told", "moved", "size")
 
     def __init__(self) -> None:
         self.moved = 0
         """Bytes."""
         self.size: int | None = None
         """Bytes in all, where that is known."""
+        self.is_told = True
+        """`moved` grows as bytes move; not so where servers do it among themselves."""
 
 
 @dataclass(frozen=True, slots=True)
