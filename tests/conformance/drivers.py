@@ -126,8 +126,6 @@ class Subject:
     """Its tests are of the second lane, `make test-grid`."""
     ends_processes: bool = True
     """Its server ends all processes of a cancelled job, as batch systems do."""
-    submits_once: bool = True
-    """A job that a killed driver had begun is not run again."""
     hands_on: bool = True
     """Jobs inherit signals and open files from it, not from a server of the resource."""
     given_arguments: str | None = None
@@ -292,7 +290,7 @@ SUBJECTS = [
         needs_arguments=True,
         has_hosts=False,
     ),
-    Subject("gw_em_mad_fork", submits_once=False),
+    Subject("gw_em_mad_fork"),
     Subject("gw_em_mad_arc", compute_element, jobs=10, is_slow=True, ends_processes=False),
     Subject("gw_em_mad_slurm", cluster),
     Subject("gw_em_mad_slurm", cluster_by_rest, label="gw_em_mad_slurm by slurmrestd"),
@@ -320,7 +318,6 @@ def chosen(name: str | None, arguments: str | None) -> list[Subject]:
             known[0].prepare if known else lambda site: None,
             has_hosts=not known or known[0].has_hosts,
             moves_files=not known or known[0].moves_files,
-            submits_once=not known or known[0].submits_once,
             hands_on=not known or known[0].hands_on,
             needs_arguments=bool(known) and known[0].needs_arguments,
             jobs=known[0].jobs if known else Subject.jobs,

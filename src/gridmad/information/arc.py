@@ -40,7 +40,9 @@ Document = Mapping[str, Sequence[Entry]]
 class ArcInformation(BdiiInformation):
     """ARC compute elements."""
 
-    summary = "ARC compute elements, by their GLUE 2 in LDAP or by REST."
+    summary = (
+        "ARC compute elements, by their GLUE 2 in LDAP (-s HOST) or by REST (-s https://HOST/arex)."
+    )
     source = "ARC"
     port = 2135
     glue = "2"

@@ -56,6 +56,8 @@ ROOMY: Final = 60
 134 texts of a host, and each queue brings two of both."""
 
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?", re.ASCII)
+_MAX_HOST: Final = 255
+"""Characters of a name (RFC 1035)."""
 _MAX_SHARED_RULES: Final = 2048
 """Bytes of all rules of an entry that are read once, since many entries have the same."""
 _EVERYBODY: Final = frozenset({"all", "*"})
@@ -139,9 +141,13 @@ def state(number: int | None) -> int | None:
     return None if number == UNKNOWN else number
 
 
-@lru_cache(1 << 12)
 def host_name(text: str) -> str | None:
     """A name of a host in lower case, None for what is none."""
+    return _host_name(text) if len(text) <= _MAX_HOST else None
+
+
+@lru_cache(1 << 12)
+def _host_name(text: str) -> str | None:
     name = text.strip().rstrip(".").lower()
     return name if _HOST.fullmatch(name) else None
 

@@ -12,7 +12,6 @@ No I/O happens here.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 from gridmad._glue import keys_of
@@ -150,19 +149,11 @@ def _host_of(name: str, identity: str) -> str | None:
     return host_name(name) or host_name(identity.partition("/")[0].partition(":")[0])
 
 
-def cluster_keys(ce: Entry) -> Sequence[str]:
+def cluster_keys(ce: Entry) -> list[str]:
     """The clusters that a GlueCE entry names, in lower case, the likeliest first."""
-    values = (*ce.get("glueforeignkey", ()), *ce.get("gluecehostingcluster", ())[:1])
-    return _cluster_keys(values, "gluecehostingcluster" in ce)
-
-
-@lru_cache(1 << 12)
-def _cluster_keys(values: tuple[bytes, ...], is_hosting_last: bool) -> Sequence[str]:
-    """The keys among `values`, of which the last may be the hosting cluster itself."""
-    keys = keys_of({"": values}, "", "glueclusteruniqueid")
-    if is_hosting_last and values and (hosting := decoded(values[-1]).lower()):
-        keys.append(hosting)
-    return tuple(dict.fromkeys(keys))
+    keys = keys_of(ce, "glueforeignkey", "glueclusteruniqueid")
+    hosting = text_of(ce, "gluecehostingcluster").lower()
+    return [*keys, hosting] if hosting and hosting not in keys else keys
 
 
 class _CE:
@@ -259,6 +250,7 @@ class _Directory:
     ) -> None:
         self._vos = vos
         self._only = vos if only else frozenset[str]()
+        self._cluster_keys: dict[tuple[bytes, ...], list[str]] = {}
         self._view_entries = entries.get("GlueVOView", ())
         self._views: dict[str, list[Entry]] | None = None
         self._clusters_of: defaultdict[str, list[str]] = defaultdict(list)
@@ -285,7 +277,12 @@ class _Directory:
 
     def clusters(self, host: str, ce: _CE) -> tuple[str, ...]:
         """The keys that may lead to the nodes of a CE, the likeliest first."""
-        return (*cluster_keys(ce.entry), *self._clusters_of.get(ce.key, ()), host)
+        # The CEs of a host have the same.
+        written = (*ce.entry.get("glueforeignkey", ()), *ce.entry.get("gluecehostingcluster", ()))
+        keys = self._cluster_keys.get(written)
+        if keys is None:
+            keys = self._cluster_keys[written] = cluster_keys(ce.entry)
+        return (*keys, *self._clusters_of.get(ce.key, ()), host)
 
     def sub_clusters(self, clusters: Iterable[str]) -> Mapping[str, Entry]:
         """The subclusters of the first key that leads to some, by identity."""

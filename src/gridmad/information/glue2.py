@@ -15,8 +15,8 @@ No I/O happens here.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from gridmad.information.glue import (
     UNSET,
@@ -27,10 +27,12 @@ from gridmad.information.glue import (
     host_name,
     lets_in,
     number_of,
-    quantity_of,
+    numbers_of,
+    state,
     state_of,
     text_of,
     texts_of,
+    words_of,
 )
 from gridmad.information.ldap import Entry, Search
 from gridmad.information.model import Attribute
@@ -143,7 +145,7 @@ SERVICE_OF_MANAGER: Final = (
     "glue2computingmanagercomputingserviceforeignkey",
     "glue2managerserviceforeignkey",
 )
-ENVIRONMENTS_OF_SHARE: Final = (
+_ENVIRONMENTS_OF_SHARE: Final = (
     "glue2computingshareexecutionenvironmentforeignkey",
     "glue2shareresourceforeignkey",
 )
@@ -155,6 +157,7 @@ _ENDPOINTS_OF_SHARE: Final = (
     "glue2computingsharecomputingendpointforeignkey",
     "glue2shareendpointforeignkey",
 )
+_KEYS_OF_SHARE: Final = (*SERVICE_OF_SHARE, *_ENVIRONMENTS_OF_SHARE, *_ENDPOINTS_OF_SHARE)
 
 ARCHITECTURES: Final = {"amd64": "x86_64"}
 """GridWay's names of those that GLUE 2 calls otherwise."""
@@ -183,46 +186,143 @@ def decode(
     problems: list[str] = []
     directory = _Directory(entries, problems)
     wanted = frozenset(vo.lower() for vo in vos)
-    found: defaultdict[str, list[_Share]] = defaultdict(list)
+    found: defaultdict[str, defaultdict[str, list[_Share]]] = defaultdict(lambda: defaultdict(list))
     for share in directory.shares():
-        host = directory.host(share)
-        if host is None:
+        if share.host is None:
             problems.append(f"GLUE2ShareID {share.identity!r} leads to no host: left out")
         elif not share.queue:
             problems.append(f"GLUE2ShareID {share.identity!r} names no queue: left out")
         else:
-            found[host].append(share)
+            found[share.host][share.queue].append(share)
     hosts = {}
-    for name in sorted(found):
-        shares = _open_to(found[name], wanted) if only else found[name]
-        if shares:
-            hosts[name] = _Host(name, shares, directory, wanted, only).published(problems)
+    for host in sorted(found):
+        queues = {
+            queue: sorted(shares, key=lambda share: share.identity)
+            for queue, shares in found[host].items()
+            if not only or _is_open(shares, wanted)
+        }
+        if queues:
+            hosts[host] = _published(host, queues, directory, wanted, only)
+            if not any(s.around.environments for shares in queues.values() for s in shares):
+                problems.append(f"host {host}: its shares lead to no GLUE2ExecutionEnvironment")
     return Decoded(hosts, problems)
 
 
-def _open_to(shares: Sequence["_Share"], vos: Collection[str]) -> list["_Share"]:
-    """The shares of the queues that some policy lets one of `vos` into, or that have none."""
-    rules: defaultdict[str, list[str]] = defaultdict(list)
-    for share in shares:
-        rules[share.queue] += share.rules
-    is_open = {queue: not some or lets_in(some, vos) for queue, some in rules.items()}
-    return [share for share in shares if is_open[share.queue]]
+def _is_open(shares: Sequence["_Share"], vos: Collection[str]) -> bool:
+    """Whether some policy of a queue lets one of `vos` in, or it has none."""
+    rules = [rule for share in shares for rule in share.rules]
+    return not rules or lets_in(rules, vos)
 
 
 class _Share:
     """A ComputingShare and what it refers to."""
 
-    __slots__ = ("endpoints", "entry", "environments", "identity", "queue", "rules", "service")
+    __slots__ = (
+        "around",
+        "entry",
+        "host",
+        "identity",
+        "numbers",
+        "queue",
+        "rules",
+        "state",
+    )
 
-    def __init__(self, entry: Entry, rules: Sequence[str], service: str) -> None:
+    def __init__(self, entry: Entry, rules: Sequence[str], around: "_Surroundings") -> None:
         self.entry = entry
         self.identity = text_of(entry, "glue2shareid")
         self.rules = rules
-        self.service = service
-        self.endpoints = keys_of(entry, *_ENDPOINTS_OF_SHARE)
-        self.environments = keys_of(entry, *ENVIRONMENTS_OF_SHARE)
-        queue = text_of(entry, "glue2computingsharemappingqueue")
+        self.around = around
+        self.host = around.host or _urn_host(self.identity)
+        queue, serving = words_of(entry, _WORDS)
         self.queue = queue or self.identity.rpartition(":")[2].rpartition("/")[2]
+        self.state = "Closed" if around.is_sick else (serving or around.state).capitalize()
+        self.numbers = _Numbers._make(numbers_of(entry, _NUMBERS))
+
+    @property
+    def max_running_jobs(self) -> int | None:
+        """The limit, where somebody set one."""
+        return _set(self.numbers.max_running_jobs)
+
+    @property
+    def max_jobs(self) -> int | None:
+        """How many jobs it takes."""
+        numbers = self.numbers
+        if numbers.max_total_jobs:
+            return numbers.max_total_jobs
+        if numbers.max_running_jobs is None or numbers.max_waiting_jobs is None:
+            return None
+        return min(UNSET, numbers.max_running_jobs + numbers.max_waiting_jobs) or None
+
+    def free_slots(self, slots: int | None) -> int | None:
+        """What it says, else what follows from its durations, or of `slots` from its use."""
+        free, used = state(self.numbers.free_slots), state(self.numbers.used_slots)
+        if free is not None:
+            return free
+        counts = [
+            int(match[1])
+            for text in texts_of(self.entry, "glue2computingsharefreeslotswithduration")
+            for part in text.split()
+            if (match := _FREE_SLOTS.fullmatch(part))
+        ]
+        if counts:
+            return sum(counts)
+        return max(0, slots - used) if slots is not None and used is not None else None
+
+
+class _Numbers(NamedTuple):
+    """The numbers of a ComputingShare, each None where it is not there; times in seconds."""
+
+    max_wall_time: int | None
+    default_wall_time: int | None
+    max_cpu_time: int | None
+    default_cpu_time: int | None
+    max_slots_per_job: int | None
+    max_running_jobs: int | None
+    max_waiting_jobs: int | None
+    max_total_jobs: int | None
+    free_slots: int | None
+    used_slots: int | None
+    running_jobs: int | None
+    waiting_jobs: int | None
+    average_waiting_time: int | None
+
+
+_NUMBERS: Final = (
+    "glue2computingsharemaxwalltime",
+    "glue2computingsharedefaultwalltime",
+    "glue2computingsharemaxcputime",
+    "glue2computingsharedefaultcputime",
+    "glue2computingsharemaxslotsperjob",
+    "glue2computingsharemaxrunningjobs",
+    "glue2computingsharemaxwaitingjobs",
+    "glue2computingsharemaxtotaljobs",
+    "glue2computingsharefreeslots",
+    "glue2computingshareusedslots",
+    "glue2computingsharerunningjobs",
+    "glue2computingsharewaitingjobs",
+    "glue2computingshareestimatedaveragewaitingtime",
+)
+"""Where a _Numbers is from, in its order."""
+_WORDS: Final = ("glue2computingsharemappingqueue", "glue2computingshareservingstate")
+
+
+class _Surroundings(NamedTuple):
+    """What the shares of a service have in common that lead to the same."""
+
+    host: str | None
+    """That of most endpoints, else the one that the service's name tells."""
+    site: str
+    lrms_name: str
+    lrms_type: str
+    is_sick: bool
+    """All endpoints are in a critical state."""
+    state: str
+    """That of the endpoints."""
+    slots: int | None
+    """Of the largest batch system."""
+    managers: Mapping[str, Entry]
+    environments: Mapping[str, Entry]
 
 
 class _Directory:
@@ -255,50 +355,64 @@ class _Directory:
                 self._benchmarks[key].append(benchmark)
         self._endpoints_of = _grouped(self._endpoints, SERVICE_OF_ENDPOINT)
         self._managers_of = _grouped(self._managers, SERVICE_OF_MANAGER)
-        self._hosts: dict[str, str | None] = {}
+        self._surroundings: dict[tuple[bytes, ...], _Surroundings] = {}
 
     def shares(self) -> Iterable[_Share]:
         """Every share once."""
         for identity, entry in self._shares.items():
-            keys = keys_of(entry, *SERVICE_OF_SHARE)
-            service = next((key for key in keys if key in self._services), "")
-            rules = self._rules.get(identity, ())
-            yield _Share(entry, rules, service or (keys[0] if keys else ""))
+            keys = tuple(value for name in _KEYS_OF_SHARE for value in entry.get(name, ()))
+            around = self._surroundings.get(keys)
+            if around is None:
+                around = self._surroundings[keys] = self._around(entry)
+            yield _Share(entry, self._rules.get(identity, ()), around)
 
-    def host(self, share: _Share) -> str | None:
-        """The host that most endpoints of a share's service are on, else as its names tell."""
-        if share.service not in self._hosts:
-            counted: Counter[str] = Counter()
-            for endpoint in self._endpoints_of.get(share.service, {}).values():
-                match = _URL_HOST.match(text_of(endpoint, "glue2endpointurl"))
-                if match and (host := host_name(match[1])):
-                    counted[host] += 1
-            named = min(counted, key=lambda host: (-counted[host], host), default=None)
-            self._hosts[share.service] = named or _urn_host(share.service)
-        return self._hosts[share.service] or _urn_host(share.identity)
-
-    def endpoints(self, share: _Share) -> Mapping[str, Entry]:
-        """The endpoints that a share names, else those of its service."""
-        own = {key: self._endpoints[key] for key in share.endpoints if key in self._endpoints}
-        return own or self._endpoints_of.get(share.service, {})
-
-    def environments(self, share: _Share) -> Mapping[str, Entry]:
-        """What kinds of nodes a share has."""
-        return {
-            key: self._environments[key] for key in share.environments if key in self._environments
+    def _around(self, share: Entry) -> _Surroundings:
+        services = keys_of(share, *SERVICE_OF_SHARE)
+        service = next((key for key in services if key in self._services), "".join(services[:1]))
+        of_service = self._endpoints_of.get(service, {})
+        named = keys_of(share, *_ENDPOINTS_OF_SHARE)
+        endpoints = [self._endpoints[key] for key in named if key in self._endpoints]
+        endpoints = endpoints or list(of_service.values())
+        environments = {
+            key: self._environments[key]
+            for key in keys_of(share, *_ENVIRONMENTS_OF_SHARE)
+            if key in self._environments
         }
-
-    def managers(self, share: _Share) -> Mapping[str, Entry]:
-        """The batch systems of a share's nodes, else those of its service."""
-        named = {
+        managers = {
             key: self._managers[key]
-            for environment in self.environments(share).values()
+            for environment in environments.values()
             for key in keys_of(environment, *MANAGER_OF_ENVIRONMENT)
             if key in self._managers
         }
-        return named or self._managers_of.get(share.service, {})
+        managers = managers or self._managers_of.get(service, {})
+        product = min(
+            (name for m in managers.values() if (name := _text(m, "glue2managerproductname"))),
+            default="",
+        )
+        interface = self._interface(service, endpoints)
+        health = {text_of(entry, "glue2endpointhealthstate").lower() for entry in endpoints}
+        states = {text_of(entry, "glue2endpointservingstate") for entry in endpoints}
+        return _Surroundings(
+            _host_of(of_service.values()) or _urn_host(service),
+            self._site(service),
+            "-".join(part for part in (interface, product) if part),
+            product.lower(),
+            health == {"critical"},
+            min(filter(None, states), default=""),
+            max(map(_slots, managers.values()), default=0) or None,
+            managers,
+            environments,
+        )
 
-    def site(self, service: str) -> str:
+    def _interface(self, service: str, endpoints: Iterable[Entry]) -> str:
+        """The first part of LRMS_NAME."""
+        kind = text_of(self._services.get(service, {}), "glue2servicetype")
+        names = sorted(text_of(entry, "glue2endpointinterfacename") for entry in endpoints)
+        if any(name.startswith("org.nordugrid.") for name in (kind, *names)):
+            return "nordugrid"
+        return min((name.rpartition(".")[2].lower() for name in names), default="")
+
+    def _site(self, service: str) -> str:
         """The site of a service: the domain above it in the tree, else the one that it names."""
         entry = self._services.get(service, {})
         for part in reversed(text_of(entry, "entrydn").split(",")):
@@ -307,187 +421,136 @@ class _Directory:
                 return value.removeprefix(_URN_OF_SITES)
         return text_of(entry, "glue2serviceadmindomainforeignkey").removeprefix(_URN_OF_SITES)
 
-    def is_arc(self, share: _Share) -> bool:
-        """Whether a share is of an ARC compute element."""
-        kind = text_of(self._services.get(share.service, {}), "glue2servicetype")
-        interfaces = [
-            text_of(endpoint, "glue2endpointinterfacename")
-            for endpoint in self.endpoints(share).values()
-        ]
-        return any(name.startswith("org.nordugrid.") for name in (kind, *interfaces))
-
     def benchmarks(self, environment: str) -> Sequence[Entry]:
         """What was measured on an environment."""
         return self._benchmarks.get(environment, ())
 
 
-class _Host:
-    """The shares of one host, and what they lead to."""
+def _published(
+    host: str,
+    queues: Mapping[str, Sequence[_Share]],
+    directory: _Directory,
+    vos: Collection[str],
+    only: bool,
+) -> PublishedHost:
+    """A host with its queues, each of the shares that map to it."""
+    around = [share.around for shares in queues.values() for share in shares]
+    counted = Counter((each.lrms_name, each.lrms_type) for each in around)
+    # Of several batch systems on a host gwd can address one: that of most shares.
+    manager, lrms_type = min(counted, key=lambda key: (-counted[key], key))
+    environments: dict[str, Entry] = {}
+    managers: dict[str, Entry] = {}
+    for each in around:
+        environments.update(each.environments)
+        managers.update(each.managers)
+    cpus = {key: _cpus(entry) for key, entry in environments.items()}
+    largest = min(cpus, key=lambda key: (-cpus[key], key), default="")
+    nodes = environments.get(largest, {})
+    sizes = (_limit(e, "glue2executionenvironmentmainmemorysize") for e in environments.values())
+    memory = min((size for size in sizes if size), default=None)
+    platform = _text(nodes, "glue2executionenvironmentplatform") or ""
+    slots = max((each.slots or 0 for each in around), default=0)
+    attributes: dict[str, Known] = {
+        "HOSTNAME": host,
+        "ARCH": ARCHITECTURES.get(platform.lower(), platform) or None,
+        "NODECOUNT": slots or sum(cpus.values()) or None,
+        "LRMS_NAME": manager or None,
+        "LRMS_TYPE": lrms_type or None,
+        "OS_NAME": _text(nodes, "glue2executionenvironmentosname")
+        or _text(nodes, "glue2executionenvironmentosfamily"),
+        "OS_VERSION": _text(nodes, "glue2executionenvironmentosversion"),
+        "CPU_MODEL": _text(nodes, "glue2executionenvironmentcpumodel"),
+        "CPU_MHZ": _limit(nodes, "glue2executionenvironmentcpuclockspeed"),
+        "CPU_SMP": _limit(nodes, "glue2executionenvironmentlogicalcpus"),
+        "FREE_MEM_MB": memory,
+        "SIZE_MEM_MB": memory,
+    }
+    more = _disks(managers.values())
+    if site := next((each.site for each in around if each.site), ""):
+        more["SITE_NAME"] = site
+    more |= _benchmarks(directory.benchmarks(largest))
+    told_queues = {name: _queue(name, queues[name], vos, only) for name in sorted(queues)}
+    return PublishedHost(attributes, told_queues, more)
 
-    def __init__(
-        self,
-        name: str,
-        shares: Sequence[_Share],
-        directory: _Directory,
-        vos: Collection[str],
-        only: bool,
-    ) -> None:
-        self._name = name
-        self._directory = directory
-        self._vos = vos
-        self._only = vos if only else ()
-        self._managers: dict[str, Entry] = {}
-        self._environments: dict[str, Entry] = {}
-        self._queues: defaultdict[str, list[_Share]] = defaultdict(list)
-        for share in sorted(shares, key=lambda share: (share.queue, share.identity)):
-            self._managers.update(directory.managers(share))
-            self._environments.update(directory.environments(share))
-            self._queues[share.queue].append(share)
 
-    def published(self, problems: list[str]) -> PublishedHost:
-        """All of it under GridWay's names."""
-        if not self._environments:
-            problems.append(f"host {self._name}: its shares lead to no GLUE2ExecutionEnvironment")
-        shares = [share for group in self._queues.values() for share in group]
-        counted = Counter(map(self._batch_system, shares))
-        manager, lrms_type = min(counted, key=lambda key: (-counted[key], key))
-        largest = min(
-            self._environments,
-            key=lambda key: (-_cpus(self._environments[key]), key),
-            default="",
-        )
-        nodes = self._environments.get(largest, {})
-        memory = min(
-            (
-                size
-                for environment in self._environments.values()
-                if (size := _limit(environment, "glue2executionenvironmentmainmemorysize"))
-            ),
-            default=None,
-        )
-        platform = _text(nodes, "glue2executionenvironmentplatform") or ""
-        host: dict[str, Known] = {
-            "HOSTNAME": self._name,
-            "ARCH": ARCHITECTURES.get(platform.lower(), platform) or None,
-            "NODECOUNT": self._node_count(),
-            "LRMS_NAME": manager or None,
-            "LRMS_TYPE": lrms_type or None,
-            "OS_NAME": _text(nodes, "glue2executionenvironmentosname")
-            or _text(nodes, "glue2executionenvironmentosfamily"),
-            "OS_VERSION": _text(nodes, "glue2executionenvironmentosversion"),
-            "CPU_MODEL": _text(nodes, "glue2executionenvironmentcpumodel"),
-            "CPU_MHZ": _limit(nodes, "glue2executionenvironmentcpuclockspeed"),
-            "CPU_SMP": _limit(nodes, "glue2executionenvironmentlogicalcpus"),
-            "FREE_MEM_MB": memory,
-            "SIZE_MEM_MB": memory,
-        }
-        queues = {name: self._queue(name, group) for name, group in self._queues.items()}
-        return PublishedHost(host, queues, self._more(shares, largest))
+def _disks(managers: Iterable[Entry]) -> dict[str, Attribute]:
+    """The largest working area."""
+    disks: dict[str, Attribute] = {}
+    largest = 0
+    for manager in managers:
+        size = _limit(manager, "glue2computingmanagerworkingareatotal") or 0
+        if size > largest:
+            largest = size
+            free = state_of(manager, "glue2computingmanagerworkingareafree")
+            disks = {"SIZE_DISK_MB": size * 1024, "FREE_DISK_MB": (free or 0) * 1024}
+    return disks
 
-    def _batch_system(self, share: _Share) -> tuple[str, str]:
-        """LRMS_NAME and LRMS_TYPE as a share has them."""
-        products = sorted(
-            product
-            for entry in self._directory.managers(share).values()
-            if (product := _text(entry, "glue2managerproductname"))
-        )
-        product = products[0] if products else ""
-        prefix = "nordugrid"
-        if not self._directory.is_arc(share):
-            interfaces = sorted(
-                text_of(endpoint, "glue2endpointinterfacename").rpartition(".")[2].lower()
-                for endpoint in self._directory.endpoints(share).values()
-            )
-            prefix = interfaces[0] if interfaces else ""
-        return "-".join(part for part in (prefix, product) if part), product.lower()
 
-    def _node_count(self) -> int | None:
-        slots = max(map(_slots, self._managers.values()), default=0)
-        return slots or sum(map(_cpus, self._environments.values())) or None
+def _benchmarks(entries: Iterable[Entry]) -> dict[str, Attribute]:
+    found: dict[str, Attribute] = {}
+    for benchmark in entries:
+        match = _VALUE.fullmatch(text_of(benchmark, "glue2benchmarkvalue"))
+        kind = text_of(benchmark, "glue2benchmarktype").lower().replace("-", "")
+        value = float(match[1]) if match else 0.0
+        if kind in ("hepspec", "hepspec06"):
+            kind, value = "specint2000", value * SPEC_INT_OF_HEPSPEC
+        name = {"specint2000": "SPEC_INT", "specfp2000": "SPEC_FLOAT"}.get(kind)
+        if name and round(value):
+            found[name] = round(value)
+    return found
 
-    def _more(self, shares: Sequence[_Share], environment: str) -> dict[str, Attribute]:
-        more: dict[str, Attribute] = {}
-        for manager in self._managers.values():
-            size = _limit(manager, "glue2computingmanagerworkingareatotal")
-            if size and size * 1024 > int(more.get("SIZE_DISK_MB", 0)):
-                free = state_of(manager, "glue2computingmanagerworkingareafree")
-                more["SIZE_DISK_MB"] = size * 1024
-                more["FREE_DISK_MB"] = (free or 0) * 1024
-        sites = [site for share in shares if (site := self._directory.site(share.service))]
-        if sites:
-            more["SITE_NAME"] = sites[0]
-        for benchmark in self._directory.benchmarks(environment):
-            match = _VALUE.fullmatch(text_of(benchmark, "glue2benchmarkvalue"))
-            kind = text_of(benchmark, "glue2benchmarktype").lower().replace("-", "")
-            value = float(match[1]) if match else 0.0
-            if kind in ("hepspec", "hepspec06"):
-                kind, value = "specint2000", value * SPEC_INT_OF_HEPSPEC
-            name = {"specint2000": "SPEC_INT", "specfp2000": "SPEC_FLOAT"}.get(kind)
-            if name and round(value):
-                more[name] = round(value)
-        return more
 
-    def _queue(self, name: str, group: Sequence[_Share]) -> dict[str, Known]:
-        """One queue of the shares that map to it."""
-        chosen = [share for share in group if self._vos and lets_in(share.rules, self._vos)]
-        chosen = chosen or [share for share in group if not share.rules] or list(group)
-        entries = [share.entry for share in chosen]
+def _queue(
+    name: str, group: Sequence[_Share], vos: Collection[str], only: bool
+) -> dict[str, Known]:
+    """One queue of the shares that map to it."""
+    shares = group
+    if len(group) > 1 or vos:
+        shares = [share for share in group if vos and lets_in(share.rules, vos)]
+        shares = shares or [share for share in group if not share.rules] or group
+    numbers = [share.numbers for share in shares]
+    slots = _largest(share.max_running_jobs for share in shares)
+    if slots is None:
+        slots = _largest(share.around.slots for share in shares)
+    waiting = _total(each.waiting_jobs for each in numbers)
+    states = {share.state for share in shares if share.state}
+    rules = [rule for share in group for rule in share.rules]
+    queue: dict[str, Known] = {
+        "QUEUE_NAME": name,
+        "QUEUE_NODECOUNT": slots,
+        "QUEUE_FREENODECOUNT": _largest(share.free_slots(slots) for share in shares),
+        "QUEUE_MAXTIME": _largest(
+            _minutes(each.max_wall_time or each.default_wall_time) for each in numbers
+        ),
+        "QUEUE_MAXCPUTIME": _largest(
+            _minutes(each.max_cpu_time or each.default_cpu_time) for each in numbers
+        ),
+        "QUEUE_MAXJOBSINQUEUE": _largest(share.max_jobs for share in shares),
+        "QUEUE_MAXRUNNINGJOBS": _largest(each.max_running_jobs for each in numbers) or None,
+        "QUEUE_STATUS": next((s for s in STATES if s in states), min(states, default=None)),
+        "QUEUE_DISPATCHTYPE": "batch",
+        "QUEUE_PRIORITY": None,
+        "QUEUE_JOBWAIT": None if waiting is None else str(waiting),
+        "QUEUE_ACCESS": access(rules, vos if only else ()) or None,
+        "QUEUE_MAXCOUNT": _largest(each.max_slots_per_job for each in numbers) or None,
+    }
+    running = _total(each.running_jobs for each in numbers)
+    if running is not None:
+        queue["QUEUE_JOBRUN"] = running
+    response_time = _largest(state(each.average_waiting_time) for each in numbers)
+    if response_time is not None:
+        queue["QUEUE_RESPONSETIME"] = response_time
+    return queue
 
-        def largest(read: Callable[[Entry], int | None]) -> int | None:
-            return max((value for e in entries if (value := read(e)) is not None), default=None)
 
-        def total(attribute: str) -> int | None:
-            known = [value for e in entries if (value := state_of(e, attribute)) is not None]
-            return sum(known) if known else None
+def _largest(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)
 
-        slots = largest(lambda e: _limit(e, "glue2computingsharemaxrunningjobs"))
-        if slots is None:
-            managers = [m for s in chosen for m in self._directory.managers(s).values()]
-            slots = max(map(_slots, managers), default=0) or None
-        waiting = total("glue2computingsharewaitingjobs")
-        rules = [rule for share in group for rule in share.rules]
-        queue: dict[str, Known] = {
-            "QUEUE_NAME": name,
-            "QUEUE_NODECOUNT": slots,
-            "QUEUE_FREENODECOUNT": largest(lambda e: _free(e, slots)),
-            "QUEUE_MAXTIME": largest(lambda e: _minutes(e, "walltime")),
-            "QUEUE_MAXCPUTIME": largest(lambda e: _minutes(e, "cputime")),
-            "QUEUE_MAXJOBSINQUEUE": largest(_max_jobs),
-            "QUEUE_MAXRUNNINGJOBS": largest(
-                lambda e: quantity_of(e, "glue2computingsharemaxrunningjobs")
-            ),
-            "QUEUE_STATUS": self._status(chosen),
-            "QUEUE_DISPATCHTYPE": "batch",
-            "QUEUE_PRIORITY": None,
-            "QUEUE_JOBWAIT": None if waiting is None else str(waiting),
-            "QUEUE_ACCESS": access(rules, self._only) or None,
-            "QUEUE_MAXCOUNT": largest(
-                lambda e: quantity_of(e, "glue2computingsharemaxslotsperjob")
-            ),
-        }
-        running = total("glue2computingsharerunningjobs")
-        if running is not None:
-            queue["QUEUE_JOBRUN"] = running
-        response_time = largest(
-            lambda e: state_of(e, "glue2computingshareestimatedaveragewaitingtime")
-        )
-        if response_time is not None:
-            queue["QUEUE_RESPONSETIME"] = response_time
-        return queue
 
-    def _status(self, shares: Iterable[_Share]) -> str | None:
-        """The best state of these shares."""
-        states = {state for share in shares if (state := self._state(share))}
-        return next((state for state in STATES if state in states), min(states, default=None))
-
-    def _state(self, share: _Share) -> str:
-        endpoints = self._directory.endpoints(share).values()
-        health = {text_of(e, "glue2endpointhealthstate").lower() for e in endpoints}
-        if health == {"critical"}:
-            return "Closed"
-        own = [_text(share.entry, "glue2computingshareservingstate") or ""]
-        names = own + sorted(text_of(e, "glue2endpointservingstate") for e in endpoints)
-        return next((name.capitalize() for name in names if name), "")
+def _total(values: Iterable[int | None]) -> int | None:
+    """The sum of those that are known."""
+    known = [value for value in map(state, values) if value is not None]
+    return sum(known) if known else None
 
 
 def keys_of(entry: Entry, *names: str) -> list[str]:
@@ -504,6 +567,16 @@ def _grouped(entries: Mapping[str, Entry], keys: Sequence[str]) -> Mapping[str, 
     return groups
 
 
+def _host_of(endpoints: Iterable[Entry]) -> str | None:
+    """The host that most of these are on."""
+    counted: Counter[str] = Counter()
+    for endpoint in endpoints:
+        match = _URL_HOST.match(text_of(endpoint, "glue2endpointurl"))
+        if match and (host := host_name(match[1])):
+            counted[host] += 1
+    return min(counted, key=lambda host: (-counted[host], host), default=None)
+
+
 def _urn_host(identity: str) -> str | None:
     match = _URN_HOST.match(identity)
     return host_name(match[1]) if match else None
@@ -516,8 +589,11 @@ def _text(entry: Entry, name: str) -> str | None:
 
 def _limit(entry: Entry, name: str) -> int | None:
     """A quantity that somebody set."""
-    number = quantity_of(entry, name)
-    return None if number is None or number >= UNSET else number
+    return _set(number_of(entry, name))
+
+
+def _set(number: int | None) -> int | None:
+    return None if not number or number >= UNSET else number
 
 
 def _cpus(environment: Entry) -> int:
@@ -530,37 +606,8 @@ def _slots(manager: Entry) -> int:
     return slots or _limit(manager, "glue2computingmanagertotallogicalcpus") or 0
 
 
-def _free(share: Entry, slots: int | None) -> int | None:
-    free = state_of(share, "glue2computingsharefreeslots")
-    if free is not None:
-        return free
-    counts = [
-        int(match[1])
-        for text in texts_of(share, "glue2computingsharefreeslotswithduration")
-        for part in text.split()
-        if (match := _FREE_SLOTS.fullmatch(part))
-    ]
-    if counts:
-        return sum(counts)
-    used = state_of(share, "glue2computingshareusedslots")
-    return max(0, slots - used) if slots is not None and used is not None else None
-
-
-def _minutes(share: Entry, kind: str) -> int | None:
-    seconds = quantity_of(
-        share, f"glue2computingsharemax{kind}", f"glue2computingsharedefault{kind}"
-    )
-    if seconds is None or seconds >= UNSET:
-        return seconds
-    return max(1, seconds // 60)
-
-
-def _max_jobs(share: Entry) -> int | None:
-    most = quantity_of(share, "glue2computingsharemaxtotaljobs")
-    if most is not None:
-        return most
-    running = number_of(share, "glue2computingsharemaxrunningjobs")
-    waiting = number_of(share, "glue2computingsharemaxwaitingjobs")
-    if running is None or waiting is None:
+def _minutes(seconds: int | None) -> int | None:
+    """A limit in minutes; one that nobody set as it is."""
+    if not seconds:
         return None
-    return min(UNSET, running + waiting) or None
+    return seconds if seconds >= UNSET else max(1, seconds // 60)
