@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from gridmad.errors import CredentialError, NotSubmittedError
-from gridmad.execution import credential_watch
-from gridmad.execution.credential import (
+from gridmad import credential_watch
+from gridmad.credential import (
     CredentialSource,
     Kind,
     file_source,
@@ -26,7 +25,8 @@ from gridmad.execution.credential import (
     token_source,
     validity,
 )
-from gridmad.execution.credential_watch import CredentialWatch
+from gridmad.credential_watch import CredentialWatch
+from gridmad.errors import CredentialError, NotSubmittedError
 from tests import proxies
 from tests.proxies import write
 
