@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.gwd import PATIENCE, Family, Player
-from tests.services import arc, glue, glue2, gram, sge, slapd, slurm, sshd
+from tests.services import arc, glue, glue2, gram, gridftp, sge, slapd, slurm, sshd
 from tests.services.ports import reserve_port
 from tests.services.required import skip_without
 
@@ -241,6 +241,26 @@ def cluster_by_rest(site: Site) -> None:
     site.arguments = f"--rest {url} --token {token} --interval 0.3 --settle 0.3"
 
 
+def sftp_host(site: Site) -> None:
+    problem = sshd.missing()
+    if problem:
+        skip_without("sshd", problem)
+    site.stack.enter_context(sshd.Sshd(site.folder / "sshd", site.home))
+
+
+def file_server(site: Site) -> None:
+    gridftp.require()
+    server = gridftp.GridFtp(site.folder / "gridftp", site.home)
+    site.stack.enter_context(server)
+    site.set_environment(server.environment)
+    site.arguments = f"--gridftp-port {server.port}"
+
+
+def job_directories_on_gridftp(site: Site) -> None:
+    file_server(site)
+    site.arguments += " --job-scheme gsiftp"
+
+
 def staging_url(site: Site) -> None:
     site.arguments = "-u gsiftp://localhost:2811"
 
@@ -278,7 +298,10 @@ SUBJECTS = [
     Subject("gw_em_mad_ssh", remote_host),
     Subject("gw_em_mad_prews", gatekeeper, hands_on=False, jobs=40),
     Subject("gw_tm_mad_local"),
+    Subject("gw_tm_mad_ssh", sftp_host),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
+    Subject("gw_tm_mad_ftp", file_server),
+    Subject("gw_tm_mad_url", job_directories_on_gridftp),
 ]
 
 
