@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.gwd import PATIENCE, Family, Player
-from tests.services import arc, glue, glue2, gram, sge, slapd, slurm, sshd
+from tests.services import arc, glue, glue2, gram, gridftp, sge, slapd, slurm, sshd
 from tests.services.ports import reserve_port
 from tests.services.required import skip_without
 
@@ -126,8 +126,6 @@ class Subject:
     """Its tests are of the second lane, `make test-grid`."""
     ends_processes: bool = True
     """Its server ends all processes of a cancelled job, as batch systems do."""
-    submits_once: bool = True
-    """A job that a killed driver had begun is not run again."""
     hands_on: bool = True
     """Jobs inherit signals and open files from it, not from a server of the resource."""
     given_arguments: str | None = None
@@ -243,6 +241,26 @@ def cluster_by_rest(site: Site) -> None:
     site.arguments = f"--rest {url} --token {token} --interval 0.3 --settle 0.3"
 
 
+def sftp_host(site: Site) -> None:
+    problem = sshd.missing()
+    if problem:
+        skip_without("sshd", problem)
+    site.stack.enter_context(sshd.Sshd(site.folder / "sshd", site.home))
+
+
+def file_server(site: Site) -> None:
+    gridftp.require()
+    server = gridftp.GridFtp(site.folder / "gridftp", site.home)
+    site.stack.enter_context(server)
+    site.set_environment(server.environment)
+    site.arguments = f"--gridftp-port {server.port}"
+
+
+def job_directories_on_gridftp(site: Site) -> None:
+    file_server(site)
+    site.arguments += " --job-scheme gsiftp"
+
+
 def staging_url(site: Site) -> None:
     site.arguments = "-u gsiftp://localhost:2811"
 
@@ -272,7 +290,7 @@ SUBJECTS = [
         needs_arguments=True,
         has_hosts=False,
     ),
-    Subject("gw_em_mad_fork", submits_once=False),
+    Subject("gw_em_mad_fork"),
     Subject("gw_em_mad_arc", compute_element, jobs=10, is_slow=True, ends_processes=False),
     Subject("gw_em_mad_slurm", cluster),
     Subject("gw_em_mad_slurm", cluster_by_rest, label="gw_em_mad_slurm by slurmrestd"),
@@ -280,7 +298,10 @@ SUBJECTS = [
     Subject("gw_em_mad_ssh", remote_host),
     Subject("gw_em_mad_prews", gatekeeper, hands_on=False, jobs=40),
     Subject("gw_tm_mad_local"),
+    Subject("gw_tm_mad_ssh", sftp_host),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
+    Subject("gw_tm_mad_ftp", file_server),
+    Subject("gw_tm_mad_url", job_directories_on_gridftp),
 ]
 
 
@@ -297,7 +318,6 @@ def chosen(name: str | None, arguments: str | None) -> list[Subject]:
             known[0].prepare if known else lambda site: None,
             has_hosts=not known or known[0].has_hosts,
             moves_files=not known or known[0].moves_files,
-            submits_once=not known or known[0].submits_once,
             hands_on=not known or known[0].hands_on,
             needs_arguments=bool(known) and known[0].needs_arguments,
             jobs=known[0].jobs if known else Subject.jobs,

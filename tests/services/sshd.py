@@ -38,7 +38,7 @@ KbdInteractiveAuthentication no
 UsePAM no
 PermitRootLogin prohibit-password
 MaxStartups 200:30:400
-Subsystem sftp internal-sftp
+Subsystem sftp internal-sftp -d {home}
 PrintMotd no
 PrintLastLog no
 {limits}
@@ -78,14 +78,14 @@ class Sshd:
         folder.mkdir()
         (home / ".ssh").mkdir(mode=0o700, parents=True)
         self.identity = home / ".ssh" / "id_ed25519"
-        _make_key(self.identity)
-        _make_key(folder / "host_key")
+        make_key(self.identity)
+        make_key(folder / "host_key")
         public = self.identity.with_suffix(".pub").read_text()
         variables = {"HOME": str(home), **(environment or {})}
         settings = ",".join(f'environment="{name}={value}"' for name, value in variables.items())
         (folder / "authorized_keys").write_text(f"{settings} {public}")
         (folder / "sshd_config").write_text(
-            CONFIGURATION.format(port=self.port, folder=folder, limits=limits)
+            CONFIGURATION.format(port=self.port, folder=folder, home=home, limits=limits)
         )
         (home / ".ssh" / "config").write_text(
             f"Host localhost 127.0.0.1\nPort {self.port}\nUser {getpass.getuser()}\n"
@@ -177,7 +177,7 @@ def _servers_of_connections(listener: int) -> Iterator[int]:
                 yield from _servers_of_connections(int(pid))
 
 
-def _make_key(path: Path) -> None:
+def make_key(path: Path) -> None:
     subprocess.run(
         [str(_program("ssh-keygen")), "-q", "-t", "ed25519", "-N", "", "-f", path], check=True
     )

@@ -87,7 +87,8 @@ def test_jobs_states_and_a_controller_that_is_gone(
     own_slurm.run("scontrol", "update", "PartitionName=long", "State=DRAIN")
     own_slurm.run("scontrol", "update", "NodeName=n1", "State=DRAIN", "Reason=test")
     for held in ([], ["--hold", "--array=0-4"]):
-        own_slurm.run("sbatch", "--partition=short", "--cpus-per-task=3", *held, "--wrap=sleep 60")
+        words = ["--partition=short", "--cpus-per-task=3", "--output=/dev/null", *held]
+        own_slurm.run("sbatch", *words, "--wrap=sleep 60")
 
     def counted() -> tuple[object, ...]:
         (attributes,) = ask().values()

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridmad.errors import CredentialError
-from gridmad.execution.credential import (
+from gridmad.credential import (
     LAST_END,
     Agenda,
     CredentialSource,
@@ -26,6 +25,7 @@ from gridmad.execution.credential import (
     token_source,
     validity,
 )
+from gridmad.errors import CredentialError
 from tests import proxies
 
 END = 1_795_608_000.0

@@ -11,8 +11,8 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gridmad.credential import proxy_end
 from gridmad.errors import DriverError
-from gridmad.execution.credential import proxy_end
 from gridmad.execution.delegation import delegate
 from tests import proxies
 from tests.services.grid_pki import GridAuthority

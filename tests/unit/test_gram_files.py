@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gridmad.credential import Credential, Kind, read_credential
 from gridmad.errors import DescriptionError, DriverError
 from gridmad.execution import gram_files
-from gridmad.execution.credential import Credential, Kind, read_credential
 from gridmad.execution.description import parse_description
 from gridmad.execution.description.model import JobDescription, StagedFile
 from gridmad.execution.gram_files import Fetches

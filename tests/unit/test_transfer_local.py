@@ -392,7 +392,7 @@ def test_a_stopped_copy_leaves_nothing(tmp_path: Path) -> None:
     driver = make_driver()
     asyncio.run(driver.stop())
     with pytest.raises(DriverError, match="the driver was stopped"):
-        driver._copy(math.inf, Copy(f"{tmp_path}/source", f"{tmp_path}/copy"))
+        driver._files.copy(math.inf, Copy(f"{tmp_path}/source", f"{tmp_path}/copy"))
     assert sorted(os.listdir(tmp_path)) == ["copy", "source"]
     assert (tmp_path / "copy").read_bytes() == b"old"
 

@@ -9,7 +9,7 @@ asked for.
 Before it the inputs that are files of this machine are put there.  That keeps no job from running:
 one whose driver died in between, or whose inputs are not taken in time, runs without them.
 
-The driver is let in by an X.509 proxy, or by a bearer token (see gridmad.execution.credential).
+The driver is let in by an X.509 proxy, or by a bearer token (see gridmad.credential).
 A job whose standard streams are URLs has A-REX fetch and store them in the user's name: the
 proxy is delegated once to each endpoint, and again when it was renewed.
 
@@ -34,16 +34,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
+from gridmad import credential_watch
 from gridmad.authorities import AUTHORITIES, trusting
-from gridmad.errors import (
-    DriverError,
-    MissingDependencyError,
-    NotSubmittedError,
-    TransientError,
-    UsageError,
-)
-from gridmad.execution import arc_rest, credential_watch
-from gridmad.execution.credential import (
+from gridmad.credential import (
     Credential,
     CredentialSource,
     Kind,
@@ -51,7 +44,15 @@ from gridmad.execution.credential import (
     proxy_source,
     token_source,
 )
-from gridmad.execution.credential_watch import CredentialWatch
+from gridmad.credential_watch import CredentialWatch
+from gridmad.errors import (
+    DriverError,
+    MissingDependencyError,
+    NotSubmittedError,
+    TransientError,
+    UsageError,
+)
+from gridmad.execution import arc_rest
 from gridmad.execution.delegation import delegate
 from gridmad.execution.engine import driver_of
 from gridmad.execution.http_body import read_body

@@ -33,15 +33,15 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
+from gridmad import credential_watch
+from gridmad.credential import Credential, proxy_source
+from gridmad.credential_watch import CredentialWatch
 from gridmad.errors import (
     CredentialError,
     DriverError,
     NotSubmittedError,
     TransientError,
 )
-from gridmad.execution import credential_watch
-from gridmad.execution.credential import Credential, proxy_source
-from gridmad.execution.credential_watch import CredentialWatch
 from gridmad.execution.description.rsl_writer import rsl
 from gridmad.execution.engine import driver_of
 from gridmad.execution.gram_client import (

@@ -18,8 +18,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from gridmad.credential import Credential
 from gridmad.errors import CredentialError, DriverError
-from gridmad.execution.credential import Credential
 
 if TYPE_CHECKING:
     from cryptography import x509

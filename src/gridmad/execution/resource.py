@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
+from gridmad.credential_watch import CredentialWatch
 from gridmad.errors import DriverError
 from gridmad.execution.contact import group_name, number_in_group
-from gridmad.execution.credential_watch import CredentialWatch
 from gridmad.execution.model import JobState, Submission
 
 JobId: TypeAlias = str

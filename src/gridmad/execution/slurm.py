@@ -27,9 +27,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from gridmad import credential_watch
 from gridmad.commands import Commands, Finished
 from gridmad.errors import DriverError, NotSubmittedError, TransientError
-from gridmad.execution import credential_watch
 from gridmad.execution.batch_system import BatchSystem, add_native_option
 from gridmad.execution.contact import group_name, number_in_group
 from gridmad.execution.description.model import JobDescription

@@ -22,6 +22,8 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from gridmad.credential import Kind, file_source, slurm_source
+from gridmad.credential_watch import CredentialWatch
 from gridmad.errors import (
     DriverError,
     MissingDependencyError,
@@ -29,8 +31,6 @@ from gridmad.errors import (
     TransientError,
     UsageError,
 )
-from gridmad.execution.credential import Kind, file_source, slurm_source
-from gridmad.execution.credential_watch import CredentialWatch
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.http_body import read_body
 from gridmad.execution.model import JobState

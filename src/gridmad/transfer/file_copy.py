@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from gridmad.errors import DriverError
 
@@ -53,30 +55,112 @@ def copy_file(
     destination is a link of the user's own, the file that it names is replaced.  From and to
     the null device there is nothing to copy.
     """
+    source_file, status = open_source(source)
     try:
-        # O_NONBLOCK: opening a named pipe would wait for its writer.
-        source_file = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError as error:
-        raise DriverError(f"cannot read {source}: {error.strerror}") from None
-    try:
-        status = os.fstat(source_file)
-        if not stat.S_ISREG(status.st_mode) and not _is_null_device(status):
-            raise DriverError(f"cannot read {source}: it is {_kind(status.st_mode)}")
-        destination, existing = _resolve(destination)
-        if existing is not None and _is_null_device(existing):
+        target = Target(destination, status.st_mode, is_executable=is_executable, umask=umask)
+        if target.is_null_device:
             return
-        mode = stat.S_IMODE((existing or status).st_mode) & 0o777
-        if existing is None:
-            mode &= ~umask
-        if is_executable:
-            mode |= (mode & 0o444) >> 2 & ~umask
-        if existing is not None and os.path.samestat(status, existing):
-            if mode != stat.S_IMODE(existing.st_mode):
-                os.fchmod(source_file, mode)
+        if target.existing is not None and os.path.samestat(status, target.existing):
+            if target.mode != stat.S_IMODE(target.existing.st_mode):
+                os.fchmod(source_file, target.mode)
             return
-        _replace(source_file, source, status, destination, mode, check)
+        try:
+            with target:
+                copied = _copy_contents(source_file, target.file, status, check)
+                if copied < status.st_size:
+                    raise DriverError(
+                        f"cannot read {source}: it shrank from {status.st_size} to {copied} bytes "
+                        "while it was copied"
+                    )
+                target.put_in_place(copied, check)
+        except OSError as error:
+            raise DriverError(f"cannot copy {source} to {destination}: {error.strerror}") from None
     finally:
         os.close(source_file)
+
+
+def open_source(path: str) -> tuple[int, os.stat_result]:
+    """Open a file to be copied: a regular one or the null device."""
+    try:
+        # O_NONBLOCK: opening a named pipe would wait for its writer.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise DriverError(f"cannot read {path}: {error.strerror}") from None
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode) and not _is_null_device(status):
+        os.close(file)
+        raise DriverError(f"cannot read {path}: it is {_kind(status.st_mode)}")
+    return file, status
+
+
+class Target:
+    """A file that is about to be written: under a temporary name, until it is whole.
+
+    `permissions` are those of its source, which a new file gets under `umask`.  Entered, it is
+    open as `file`; left without `put_in_place`, nothing of it remains.
+    """
+
+    def __init__(
+        self, destination: str, permissions: int, *, is_executable: bool, umask: int
+    ) -> None:
+        self._destination, self.existing = _resolve(destination)
+        self.is_null_device = self.existing is not None and _is_null_device(self.existing)
+        kept = permissions & ~umask if self.existing is None else self.existing.st_mode
+        mode = kept & 0o777
+        if is_executable:
+            mode |= (mode & 0o444) >> 2 & ~umask
+        self.mode = mode
+        self.file = -1
+        self._temporary = ""
+
+    def __enter__(self) -> Self:
+        folder = self._destination.rpartition("/")[0]
+        if folder not in _tidied:
+            if len(_tidied) >= _MAX_FOLDERS:
+                _tidied.clear()
+            _tidied.add(folder)
+            _remove_left_behind(folder or "/")
+        temporary = f"{folder}/{temporary_name()}"
+        try:
+            self.file = os.open(
+                temporary,
+                os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+                0o600,
+            )
+        except OSError as error:
+            raise DriverError(f"cannot write {self._destination}: {error.strerror}") from None
+        self._temporary = temporary
+        return self
+
+    def put_in_place(self, size: int, check: Check) -> None:
+        """Give the file its name, where it has `size` bytes.  Raises OSError and DriverError."""
+        written = os.fstat(self.file).st_size
+        if written != size:
+            raise DriverError(
+                f"cannot write {self._destination}: {written} of {size} bytes arrived"
+            )
+        os.fchmod(self.file, self.mode)
+        file, self.file = self.file, -1
+        os.close(file)  # may be where NFS tells that there was no space
+        # Who gave the copy up meanwhile may have asked for another one.
+        check()
+        os.rename(self._temporary, self._destination)
+        self._temporary = ""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # The name goes first: to free what a long file holds takes longer than a stop may.
+        if self._temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(self._temporary)
+        if self.file >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self.file)
+            self.file = -1
 
 
 def _resolve(path: str) -> tuple[str, os.stat_result | None]:
@@ -98,54 +182,9 @@ def _resolve(path: str) -> tuple[str, os.stat_result | None]:
     return path, status
 
 
-def _replace(
-    source_file: int,
-    source: str,
-    status: os.stat_result,
-    destination: str,
-    mode: int,
-    check: Check,
-) -> None:
-    folder = destination.rpartition("/")[0]
-    if folder not in _tidied:
-        if len(_tidied) >= _MAX_FOLDERS:
-            _tidied.clear()
-        _tidied.add(folder)
-        _remove_left_behind(folder or "/")
-    temporary = f"{folder}/{_prefix()}-{next(_numbers):x}"
-    try:
-        file = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
-    except OSError as error:
-        raise DriverError(f"cannot write {destination}: {error.strerror}") from None
-    is_open = True
-    try:
-        copied = _copy_contents(source_file, file, status, check)
-        if copied < status.st_size:
-            raise DriverError(
-                f"cannot read {source}: it shrank from {status.st_size} to {copied} bytes "
-                "while it was copied"
-            )
-        written = os.fstat(file).st_size
-        if written != copied:
-            raise DriverError(f"cannot write {destination}: {written} of {copied} bytes arrived")
-        os.fchmod(file, mode)
-        is_open = False
-        os.close(file)  # may be where NFS tells that there was no space
-        # Who gave the copy up meanwhile may have asked for another one.
-        check()
-        os.rename(temporary, destination)
-    except BaseException as error:
-        # The name goes first: to free what a long file holds takes longer than a stop may.
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        if is_open:
-            with contextlib.suppress(OSError):
-                os.close(file)
-        if isinstance(error, OSError):
-            raise DriverError(f"cannot copy {source} to {destination}: {error.strerror}") from None
-        raise
+def temporary_name() -> str:
+    """A name that nobody else uses, of a file in whatever folder."""
+    return f"{_prefix()}-{next(_numbers):x}"
 
 
 @cache

@@ -11,3 +11,5 @@ class Copy:
     destination: str
     is_executable: bool = False
     """Set the execute bits of the copy."""
+    job: str = ""
+    """The job whose copy it is: jobs take turns."""

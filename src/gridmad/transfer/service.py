@@ -66,7 +66,7 @@ class TransferService(Service):
 
         if operation == "CP":
             copies: Batch[Copy, None] = Batch(
-                [Copy(r[4], r[5], r[3].upper() == "X") for r in requests], settled
+                [Copy(r[4], r[5], r[3].upper() == "X", r.id) for r in requests], settled
             )
             return settle(copies, self._transfer.copy(copies))
         urls: Batch[str, None] = Batch([request[4] for request in requests], settled)

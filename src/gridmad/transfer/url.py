@@ -14,7 +14,7 @@ Source: GridWay 5.14, src/tm/gw_tm_prolog.c and gw_tm_epilog.c.  No I/O happens 
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gridmad.errors import UrlError
 
@@ -24,6 +24,7 @@ _AUTHORITY = re.compile(
     re.DOTALL | re.ASCII,
 )
 _TILDE = re.compile(r"/+~([^/]*)(?:/+(.*))?", re.DOTALL)
+_JOB_DIRECTORY = re.compile(r"\.gw_.+_[0-9]+", re.DOTALL | re.ASCII)
 _HIGHEST_PORT = 65_535
 
 
@@ -55,8 +56,39 @@ class Url:
         found = self._tilde()
         return (found[2] or "") if found else self.path.lstrip("/")
 
+    @property
+    def is_in_job_directory(self) -> bool:
+        """Whether it is a job's directory, `.gw_<user>_<jid>`, or something in it."""
+        return any(map(is_job_directory, self.path.split("/")))
+
+    @property
+    def job_folders(self) -> list["Url"]:
+        """From a job's directory to the folder that the file is in; none outside of those."""
+        steps = self.path.split("/")
+        first = next((i for i, step in enumerate(steps) if is_job_directory(step)), len(steps))
+        return [
+            replace(self, path="/".join(steps[: i + 1]))
+            for i in range(first, len(steps) - 1)
+            if steps[i]
+        ]
+
+    def beside(self, name: str) -> "Url":
+        """Another file in the same folder."""
+        return replace(self, path=f"{self.path.rpartition('/')[0]}/{name}")
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        user = f"{self.user}@" if self.user else ""
+        port = f":{self.port}" if self.port is not None else ""
+        return f"{self.scheme}://{user}{host}{port}{self.path}"
+
     def _tilde(self) -> re.Match[str] | None:
         return None if self.scheme == "file" else _TILDE.fullmatch(self.path)
+
+
+def is_job_directory(name: str) -> bool:
+    """Whether gwd gives a job's directory such a name."""
+    return _JOB_DIRECTORY.fullmatch(name) is not None
 
 
 def parse(text: str) -> Url:

@@ -15,9 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from gridmad.driver import describe
-from gridmad.errors import CredentialError, DriverError
-from gridmad.execution.credential import (
+from gridmad.credential import (
     MAX_BYTES,
     WARNINGS,
     Agenda,
@@ -26,6 +24,8 @@ from gridmad.execution.credential import (
     read_credential,
     validity,
 )
+from gridmad.driver import describe
+from gridmad.errors import CredentialError, DriverError
 from gridmad.options import seconds
 
 log = logging.getLogger(__name__)
