@@ -308,6 +308,8 @@ cdef class Decoder:
             known = self._name(known, &name)
             PyDict_SetItem(entry, known.lower, self._values(&values))
         _pass_over(operation)
+        # Texts and tuples of bytes make no cycle: the garbage collector has nothing to see here.
+        PyObject_GC_UnTrack(<PyObject*>entry)
         return entry
 
     cdef _Name _name(self, _Name before, Span* name):
@@ -358,7 +360,6 @@ cdef class Decoder:
             item = _bytes(&value)
             Py_INCREF(item)
             PyTuple_SET_ITEM(made, index, item)
-        # Bytes have no references: the cyclic garbage collector has nothing to see in it.
         PyObject_GC_UnTrack(<PyObject*>made)
         return made
 

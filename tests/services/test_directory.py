@@ -1,6 +1,8 @@
 """Directory servers that fail, stop, answer in part, want a login or speak TLS."""
 
 import argparse
+import asyncio
+import contextlib
 import logging
 import socket
 import threading
@@ -79,7 +81,7 @@ def test_a_server_that_is_stopped_is_left_for_the_next(slapd: SlapdMaker) -> Non
         assert await discover(driver) == HOSTS
         assert driver.place.startswith(f"ldap://{second.server}/")
 
-    run(test, *servers(first, second), "--timeout", "1")
+    run(test, *servers(first, second), "--timeout", "3")
 
 
 def test_a_server_that_gives_a_part_is_left_for_one_that_gives_all(slapd: SlapdMaker) -> None:
@@ -112,7 +114,12 @@ def test_a_server_that_is_stopped_and_goes_on(
     server = slapd(glue.ldif(SMALL))
 
     async def test(driver: BdiiInformation) -> None:
-        hosts = await discover(driver)
+        while True:
+            # A busy machine may be as slow as the server that this test stops.
+            with contextlib.suppress(TransientError):
+                hosts = await discover(driver)
+                break
+            await asyncio.sleep(0.05)
         before = await monitor(driver, hosts)
         server.pause()
 
@@ -129,7 +136,7 @@ def test_a_server_that_is_stopped_and_goes_on(
         await says("the source answers again")
         assert await monitor(driver, hosts) == before
 
-    run(test, *servers(server), "--timeout", "0.5", refresh=0.05)
+    run(test, *servers(server), "--timeout", "1", refresh=0.05)
 
 
 def test_a_server_that_comes_back_with_a_limit_gives_no_smaller_grid(
@@ -174,17 +181,19 @@ def replier(monkeypatch: pytest.MonkeyPatch) -> Iterator[Replier]:
     """`replier(first, second)` answers the first request and the second with these bytes."""
     monkeypatch.setattr("ldap3.Server._message_counter", 0)  # messages count from 1 here
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(20)
     threads: list[threading.Thread] = []
 
     def serve(first: bytes, second: bytes) -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.settimeout(20)
-            for answer in (first, second):
-                connection.recv(1 << 16)
-                connection.sendall(answer)
-            while connection.recv(1 << 16):
-                pass
+        with contextlib.suppress(OSError):  # a client may be gone before all is said
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(20)
+                for answer in (first, second):
+                    connection.recv(1 << 16)
+                    connection.sendall(answer)
+                while connection.recv(1 << 16):
+                    pass
 
     def make(first: bytes, second: bytes) -> Server:
         thread = threading.Thread(target=serve, args=(first, second))
@@ -217,6 +226,7 @@ def replier(monkeypatch: pytest.MonkeyPatch) -> Iterator[Replier]:
             "a part of the tree is on another server",
         ),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_only_success_is_a_whole_answer(
     replier: Replier, first: bytes, second: bytes, said: str
@@ -225,6 +235,15 @@ def test_only_success_is_a_whole_answer(
     with pytest.raises(TransientError) as caught:
         directory.Directory([server], Access(), BASE_1, 20.0).fetch(CES)
     assert said in str(caught.value)
+
+
+def test_a_server_may_not_fill_the_memory(
+    slapd: SlapdMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = slapd(glue.ldif(glue.grid(100)))
+    monkeypatch.setattr(directory, "MAX_RECEIVED", 2000)
+    with pytest.raises(TransientError, match="the server sends more than 2000 bytes"):
+        found(server, is_tls=False)
 
 
 def test_entries_without_paging_are_an_answer_too(replier: Replier) -> None:

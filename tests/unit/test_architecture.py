@@ -92,13 +92,16 @@ def test_imports_point_one_way() -> None:
                 assert len(rooms) < 2, f"{name} imports {other}: of another room"
 
 
-def test_one_module_knows_stomp() -> None:
+@pytest.mark.parametrize(
+    ("library", "module"), [("stomp", "peek.transport"), ("ldap3", "information.directory")]
+)
+def test_one_module_knows_a_library(library: str, module: str) -> None:
     users = {
         name
         for name, tree in modules()
-        if any(imported.split(".")[0] == "stomp" for imported in imports(tree))
+        if any(imported.split(".")[0] == library for imported in imports(tree))
     }
-    assert users == {"peek.transport"}
+    assert users == {module}
 
 
 def test_formats_do_no_io() -> None:

@@ -40,6 +40,8 @@ READ_SIZE = 1 << 16
 """Bytes of a read: decoding them takes a third of a millisecond, which others wait for."""
 RECEIVE_BUFFER = 1 << 22
 """Bytes of answers that the system keeps while what came before is decoded."""
+MAX_RECEIVED = 1 << 29
+"""Bytes of all answers over one connection: a grid of 10,000 queues has 25 million."""
 MAX_REASON = 300
 """Characters of a reason: some errors quote whole messages."""
 MAX_PASSWORD = 1024
@@ -202,6 +204,7 @@ class _Strategy(SyncStrategy):
         self._patience = patience
         self._deadline = math.inf
         self._decoder = Decoder()
+        self._received = 0
 
     def _open_socket(self, *arguments: Any, **options: Any) -> None:
         try:
@@ -239,6 +242,9 @@ class _Strategy(SyncStrategy):
             data = connected.recv(READ_SIZE)
             if not data:
                 raise TransientError("the server has closed the connection")
+            self._received += len(data)
+            if self._received > MAX_RECEIVED:
+                raise TransientError(f"the server sends more than {MAX_RECEIVED} bytes")
             result = self._decoder.feed(data)
             if result is None:
                 entries += self._decoder.entries()
