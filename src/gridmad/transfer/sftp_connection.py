@@ -25,8 +25,8 @@ from gridmad.transfer.sftp_protocol import Answer, Attributes, Entry, Kind, Stat
 log = logging.getLogger(__name__)
 
 PROGRAM: Final = "ssh"
-REQUESTS: Final = 16
-"""READs and WRITEs under way in a connection: 4 MiB, twice what ssh's window lets through.  Files
+REQUESTS: Final = 12
+"""READs and WRITEs under way in a connection: 3 MiB, more than ssh's window lets through.  Files
 that are moved at the same time share them, which also bounds what waits for a slow disk."""
 _FEWEST: Final = 2
 _SAID: Final = 4096

@@ -42,9 +42,12 @@ if TYPE_CHECKING:
     from XRootD import client
     from XRootD.client.responses import StatInfo, XRootDStatus
 
-BLOCK: Final = 1 << 19
-REQUESTS: Final = 4
-"""Blocks under way in a copy."""
+BLOCK: Final = 1 << 18
+REQUESTS: Final = 8
+"""Blocks under way in a copy; ..."""
+ALL_REQUESTS: Final = 64
+"""... and in all copies, as long as each has its fewest."""
+FEWEST: Final = 1
 REQUEST_TIME: Final = 120
 """Seconds for a request's answer."""
 _CLOSE_TIME: Final = 5.0
@@ -91,6 +94,8 @@ class XRootD(Storage):
         super().__init__(options)
         self.home: str = options.xrootd_home or ""
         self.threads: ThreadPoolExecutor | None = None
+        self.moving = 0
+        """Files of which the contents are being moved."""
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -142,6 +147,7 @@ class XRootDSession(Session):
         self._client = client
         self._home = storage.home
         self._threads = storage.threads
+        self._xrootd = storage
         self._is_lost = False
         self._leaving: set[asyncio.Task[None]] = set()
         self._server = client.FileSystem(storage.endpoint(url))
@@ -286,12 +292,13 @@ class XRootDSession(Session):
         file = self._client.File()
         await self._open(file, url, self._flags.OpenFlags.READ, 0)
         waiting: deque[_Request] = deque()
+        self._xrootd.moving += 1
         try:
             size: int = (await self._call(file.stat, True)).size
             position = 0
             while True:
                 # One request beyond the expected end finds out whether it is there.
-                while len(waiting) < REQUESTS and (position <= size or not waiting):
+                while len(waiting) < self._window and (position <= size or not waiting):
                     waiting.append(self._begin(file.read, position, BLOCK))
                     position += BLOCK
                 offset, length = waiting[0].offset, waiting[0].length
@@ -304,6 +311,7 @@ class XRootDSession(Session):
                     return
                 waiting.appendleft(self._begin(file.read, offset, length))
         finally:
+            self._xrootd.moving -= 1
             self._leave(file, waiting)
 
     async def write(self, url: Url, blocks: AsyncIterator[Block], size: int | None) -> None:
@@ -313,10 +321,11 @@ class XRootDSession(Session):
         await self._open(file, url, flags.DELETE | flags.UPDATE, _FILE_MODE)
         waiting: deque[_Request] = deque()
         position = 0
+        self._xrootd.moving += 1
         try:
             async for block in blocks:
                 data = bytes(block)
-                if len(waiting) == REQUESTS:
+                while len(waiting) >= self._window:
                     await _first(waiting)
                 waiting.append(self._begin(file.write, position, len(data), data))
                 position += len(data)
@@ -329,6 +338,12 @@ class XRootDSession(Session):
                 # Till then the server has the space of a file that was removed.
                 await asyncio.wait([leaving], timeout=_CLOSE_TIME)
             raise
+        finally:
+            self._xrootd.moving -= 1
+
+    @property
+    def _window(self) -> int:
+        return max(FEWEST, min(REQUESTS, ALL_REQUESTS // self._xrootd.moving))
 
     async def upload(self, url: Url, file: int, size: int | None, progress: Progress) -> None:
         """Make a file of a local one."""
