@@ -47,6 +47,8 @@ test-grid: setup
 .PHONY: bench bench-quick
 bench: setup
 	@.ci/prerequisites servers
+	@.ci/prerequisites bench
+	@$(PIP) install --group bench || echo 'without python-ldap, whose contest is skipped' >&2
 	$(BIN)/python -m pytest --timeout=1200 $(PYTEST) bench
 
 bench-quick: setup

@@ -106,6 +106,22 @@ class Player:
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
 
+    def memory(self) -> int:
+        """The driver's resident size now, in bytes."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+
+    def settle(self) -> None:
+        """Wait until it has nothing to do: until it took no CPU time for a fifth of a second."""
+        before = -1.0
+        while before != (now := self._cpu_time()):
+            before = now
+            time.sleep(0.2)
+
+    def _cpu_time(self) -> float:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return float(fields[11]) + float(fields[12])
+
     def close(self) -> float:
         """End it by end of file; the CPU seconds it took in all."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

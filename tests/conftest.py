@@ -13,7 +13,9 @@ pytest_plugins = [
     "tests.services.sshd",
     "tests.services.gram",
     "tests.services.gridftp",
+    "tests.services.xrootd",
 ]
+pytest.register_assert_rewrite("tests.services.transfers")
 
 # How long an example takes says more of what else the machine does than of our code.
 settings.register_profile("gridmad", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,17 +8,22 @@ keeps a job from running: it is logged, and the job runs unwatched.
 
 import argparse
 import asyncio
+import contextlib
+import hashlib
 import importlib.machinery
 import logging
+import os
+import secrets
 import sys
+import tempfile
 from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from gridmad import __version__
+from gridmad.commands import Commands
 from gridmad.errors import DriverError, UsageError
-from gridmad.execution.commands import Commands
 from gridmad.execution.model import Submission
 from gridmad.execution.watchable import Peek, watchable
 from gridmad.peek.registry import known_stream, state_folder
@@ -42,7 +47,8 @@ _FILES: Final = ("ca", "certificate", "certificate-key", "key-file")
 
 
 class LiveOutput:
-    """Makes jobs watchable; `is_staged` says that the resource stages a job's inputs.
+    """Makes jobs watchable; `is_staged` says that the resource stages a job's inputs, and
+    `hides_environment` that a job's environment is seen by its user alone.
 
     Raises UsageError for a URL that is none.
     """
@@ -53,6 +59,7 @@ class LiveOutput:
         environment: MutableMapping[str, str],
         *,
         is_staged: bool,
+        hides_environment: bool,
     ) -> None:
         try:
             addresses([options.peek])
@@ -60,6 +67,10 @@ class LiveOutput:
             raise UsageError(f"--peek: {error}") from None
         self._environment = environment
         self._is_staged = is_staged
+        self._hides_environment = hides_environment
+        self._login = b""
+        """What is in the file that brings the login to jobs; empty where their environment
+        does."""
         self._peek: Peek | None = None
         self._making: asyncio.Task[None] | None = None
         try:
@@ -73,24 +84,32 @@ class LiveOutput:
             given["config"] = options.peek_config
         layers = Layers(given, self._environment)
         login = layers.login()
-        secrets = {"USER": login.user, "PASSWORD": login.password}
+        environment = {"USER": login.user, "PASSWORD": login.password}
+        folder = state_folder(self._environment)
+        file = ""
+        if login.user is not None and not self._hides_environment:
+            self._login = f"{login.user}\n{login.password or ''}\n".encode()
+            name = hashlib.sha256(f"{login.user}\n{options.peek}".encode()).hexdigest()
+            file = str(folder / f"login-{name[:16]}")
+            environment = {}
         python = sys.version_info
         return Peek(
-            bundle=str(state_folder(self._environment) / f"msgpeek-{__version__}-{_TAG}.pyz"),
+            bundle=str(folder / f"msgpeek-{__version__}-{_TAG}.pyz"),
             is_staged=self._is_staged,
             interpreter=sys.executable,
             usual=f"python{python.major}.{python.minor}",
             version=f"msgpeek (gridmad) {__version__}",
             options=_wrap_options(layers),
             environment={
-                PREFIX + name: value for name, value in secrets.items() if value is not None
+                PREFIX + name: value for name, value in environment.items() if value is not None
             },
+            login=file,
         )
 
     def start(self) -> None:
         """Begin to make the bundle; once."""
         if self._peek is not None and self._making is None:
-            self._making = asyncio.get_running_loop().create_task(_make(self._peek.bundle))
+            self._making = asyncio.get_running_loop().create_task(_make(self._peek, self._login))
 
     def stop(self) -> None:
         """Leave nothing behind."""
@@ -104,11 +123,10 @@ class LiveOutput:
         peek = self._peek
         if peek is None:
             return list(submissions)
-        has_bundle = await asyncio.to_thread(Path(peek.bundle).exists)
-        if not has_bundle and self._making is not None:
+        if self._making is not None and not await asyncio.to_thread(_is_made, peek, self._login):
             # Only the first ones of a new version wait for it.
             await asyncio.wait({self._making}, timeout=PATIENCE)
-            has_bundle = await asyncio.to_thread(Path(peek.bundle).exists)
+        has_bundle = await asyncio.to_thread(Path(peek.bundle).exists)
         settled = peek if has_bundle else replace(peek, is_staged=False)
         # Numbers of jobs are looked up in files.
         return await asyncio.to_thread(
@@ -152,10 +170,24 @@ def _url(address: Address) -> str:
     return f"stomp{'+ssl' if address.tls else ''}://{host}:{address.port}"
 
 
-async def _make(bundle: str) -> None:
-    """In a process of its own: this one never needs what that imports."""
+def _is_made(peek: Peek, login: bytes) -> bool:
+    return Path(peek.bundle).exists() and (not peek.login or _has_login(Path(peek.login), login))
+
+
+def _has_login(path: Path, login: bytes) -> bool:
+    try:
+        return path.read_bytes().startswith(login)
+    except OSError:
+        return False
+
+
+async def _make(peek: Peek, login: bytes) -> None:
+    """The bundle in a process of its own: this one never needs what that imports."""
+    bundle = peek.bundle
     try:
         await asyncio.to_thread(Path(bundle).parent.mkdir, 0o700, parents=True, exist_ok=True)
+        if peek.login:
+            await asyncio.to_thread(_keep_login, Path(peek.login), login)
         made = await Commands(seconds=BUNDLE_TIME).run(
             sys.executable, "-m", "gridmad.cli.peek_bundle", bundle
         )
@@ -164,3 +196,23 @@ async def _make(bundle: str) -> None:
         problem = str(error)
     if problem:
         log.error("jobs cannot be watched, for msgpeek's bundle is not made: %s", problem)
+
+
+def _keep_login(path: Path, login: bytes) -> None:
+    """Write the file for this user alone, unless it is there.
+
+    A line that means nothing is added, for a digest of the file is told to resources, and
+    nothing can be found out from that.
+    """
+    if _has_login(path, login):
+        return
+    content = login + secrets.token_urlsafe().encode() + b"\n"
+    descriptor, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise

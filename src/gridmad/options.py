@@ -29,3 +29,10 @@ def count(text: str, most: int = MOST) -> int:
     if not digits or len(digits) > len(str(most)) or int(digits) > most:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most}")
     return int(digits)
+
+
+def absolute_path(text: str) -> str:
+    """A path from "/" on, without a slash at its end."""
+    if not text.startswith("/") or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is no absolute path")
+    return text.rstrip("/")

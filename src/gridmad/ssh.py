@@ -72,13 +72,26 @@ class Settings:
         return cls(
             tuple(map(os.path.expanduser, known_hosts)),
             tuple(map(os.path.expanduser, options.identity or ())),
-            options.sessions,
+            getattr(options, "sessions", SESSIONS),
             options.connect_time,
         )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare --known-hosts, --identity, --sessions and --connect-time."""
+    """Declare --known-hosts, --identity, --connect-time and --sessions."""
+    add_login_options(parser)
+    parser.add_argument(
+        "--sessions",
+        metavar="N",
+        type=lambda text: count(text, MAX_SESSIONS),
+        default=SESSIONS,
+        help="commands that run over one connection at a time, less than half of MaxSessions in "
+        "the host's sshd_config (default: %(default)s)",
+    )
+
+
+def add_login_options(parser: argparse.ArgumentParser) -> None:
+    """Declare --known-hosts, --identity and --connect-time."""
     parser.add_argument(
         "--known-hosts",
         metavar="FILE",
@@ -92,14 +105,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="log in with the private key in FILE, which has no passphrase; may be given again "
         "(default: what ~/.ssh/config names, the usual files, and the ssh agent)",
-    )
-    parser.add_argument(
-        "--sessions",
-        metavar="N",
-        type=lambda text: count(text, MAX_SESSIONS),
-        default=SESSIONS,
-        help="commands that run over one connection at a time, less than half of MaxSessions in "
-        "the host's sshd_config (default: %(default)s)",
     )
     parser.add_argument(
         "--connect-time",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.gwd import PATIENCE, Family, Player
-from tests.services import arc, glue, gram, gridftp, sge, slapd, slurm, sshd
+from tests.services import arc, glue, glue2, gram, gridftp, sge, slapd, slurm, sshd
 from tests.services.ports import reserve_port
 from tests.services.required import skip_without
 
@@ -126,8 +126,6 @@ class Subject:
     """Its tests are of the second lane, `make test-grid`."""
     ends_processes: bool = True
     """Its server ends all processes of a cancelled job, as batch systems do."""
-    submits_once: bool = True
-    """A job that a killed driver had begun is not run again."""
     hands_on: bool = True
     """Jobs inherit signals and open files from it, not from a server of the resource."""
     given_arguments: str | None = None
@@ -184,6 +182,26 @@ def directory(site: Site) -> None:
     site.arguments = f"-s {server.server}"
 
 
+def directory_of_glue2(site: Site) -> None:
+    problem = slapd.missing()
+    if problem:
+        skip_without("slapd", problem)
+    entries = glue2.ldif(glue2.grid(30))
+    server = slapd.Slapd(site.folder / "slapd", glue.ldif([]), glue2=entries)
+    site.stack.enter_context(server)
+    site.arguments = f"-s {server.server}"
+
+
+def information_of_arc(site: Site) -> None:
+    element = arc.shared()
+    site.arguments = f"-s https://{element.endpoint}/arex --ca {element.authority.certificates}"
+
+
+def cluster_as_host(site: Site) -> None:
+    site.set_environment(slurm.shared().environment)
+    site.arguments = "--hostname cluster.example.org"
+
+
 def dead_directory(site: Site) -> None:
     site.arguments = f"-s 127.0.0.1:{reserve_port()} --deadline 3 --timeout 2"
 
@@ -223,6 +241,13 @@ def cluster_by_rest(site: Site) -> None:
     site.arguments = f"--rest {url} --token {token} --interval 0.3 --settle 0.3"
 
 
+def sftp_host(site: Site) -> None:
+    problem = sshd.missing()
+    if problem:
+        skip_without("sshd", problem)
+    site.stack.enter_context(sshd.Sshd(site.folder / "sshd", site.home))
+
+
 def file_server(site: Site) -> None:
     gridftp.require()
     server = gridftp.GridFtp(site.folder / "gridftp", site.home)
@@ -248,6 +273,16 @@ SUBJECTS = [
     Subject("gw_im_mad_static", host_list, needs_arguments=True),
     Subject("gw_im_mad_local"),
     Subject("gw_im_mad_bdii", directory, needs_arguments=True),
+    Subject("gw_im_mad_mds2", directory, needs_arguments=True),
+    Subject("gw_im_mad_arc", directory_of_glue2, needs_arguments=True),
+    Subject(
+        "gw_im_mad_arc",
+        information_of_arc,
+        label="gw_im_mad_arc by REST",
+        needs_arguments=True,
+        is_slow=True,
+    ),
+    Subject("gw_im_mad_slurm", cluster_as_host),
     Subject(
         "gw_im_mad_egee_ldap",
         dead_directory,
@@ -255,7 +290,7 @@ SUBJECTS = [
         needs_arguments=True,
         has_hosts=False,
     ),
-    Subject("gw_em_mad_fork", submits_once=False),
+    Subject("gw_em_mad_fork"),
     Subject("gw_em_mad_arc", compute_element, jobs=10, is_slow=True, ends_processes=False),
     Subject("gw_em_mad_slurm", cluster),
     Subject("gw_em_mad_slurm", cluster_by_rest, label="gw_em_mad_slurm by slurmrestd"),
@@ -263,6 +298,7 @@ SUBJECTS = [
     Subject("gw_em_mad_ssh", remote_host),
     Subject("gw_em_mad_prews", gatekeeper, hands_on=False, jobs=40),
     Subject("gw_tm_mad_local"),
+    Subject("gw_tm_mad_ssh", sftp_host),
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
     Subject("gw_tm_mad_ftp", file_server),
     Subject("gw_tm_mad_url", job_directories_on_gridftp),
@@ -282,7 +318,6 @@ def chosen(name: str | None, arguments: str | None) -> list[Subject]:
             known[0].prepare if known else lambda site: None,
             has_hosts=not known or known[0].has_hosts,
             moves_files=not known or known[0].moves_files,
-            submits_once=not known or known[0].submits_once,
             hands_on=not known or known[0].hands_on,
             needs_arguments=bool(known) and known[0].needs_arguments,
             jobs=known[0].jobs if known else Subject.jobs,

@@ -168,7 +168,7 @@ class Player:
         self.go_on_reading()
         assert self.process.stdout is not None
         is_open = not self.process.stdout.closed
-        if is_open and not self.wait(lambda: self._has_end_of_file, None, 2.0):
+        if is_open and not self.wait(lambda: self._has_end_of_file, None, PATIENCE):
             self.breach(6, "another process holds the driver's stdout: its death goes unnoticed")
 
     def kill(self) -> None:

@@ -445,8 +445,6 @@ def test_pipes_that_close_while_jobs_are_submitted(site: Site) -> None:
 def test_a_driver_that_dies_at_any_moment_loses_no_job_and_runs_none_twice(
     site: Site, seed: int
 ) -> None:
-    if not site.subject.submits_once:
-        pytest.skip("it ends what it had begun, and gwd submits it again")
     lives, jobs_each = int(os.environ.get("GRIDMAD_LIVES", "6")), 5
     count = lives * jobs_each
     random_ = random.Random(seed)

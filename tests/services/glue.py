@@ -49,8 +49,13 @@ def ldif(records: Iterable[Record]) -> bytes:
         record(TOP, ["MDS"], {"Mds-Vo-name": "local"}),
         *records,
     ]
+    return plain_ldif(whole)
+
+
+def plain_ldif(records: Iterable[Record]) -> bytes:
+    """The records and nothing else."""
     lines = []
-    for item in whole:
+    for item in records:
         lines.append(_line("dn", item.dn.encode()))
         for name, values in item.attributes.items():
             lines += [_line(name, value) for value in values]

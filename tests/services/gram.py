@@ -23,7 +23,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -107,7 +107,9 @@ def missing() -> str | None:
 
 
 class Gram:
-    """A gatekeeper on a free loopback port; `home` is where its jobs are at home."""
+    """A gatekeeper on a free loopback port; `home` is where its jobs are at home, and `prefix`
+    begins its command, for one in another network.
+    """
 
     def __init__(
         self,
@@ -115,6 +117,7 @@ class Gram:
         home: Path | None = None,
         authority: GridAuthority | None = None,
         slurm: SlurmCluster | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -125,6 +128,7 @@ class Gram:
         self.user = self.authority.user("alice")
         self.proxy = self.authority.proxy(self.user, f"proxy-{self.port}").proxy
         self.keeper: KeptProcess | None = None
+        self._prefix = prefix
         # Job managers put a socket there, whose path may have 107 characters.
         self.state = Path(tempfile.mkdtemp(prefix="gram-", dir="/tmp"))
         self._configure()
@@ -170,14 +174,14 @@ class Gram:
         (self.folder / "stopped").unlink(missing_ok=True)
         if self.keeper is None:
             self.keeper = KeptProcess(
-                ["unshare", "--mount", "sh", str(self.folder / "run.sh")],
+                [*self._prefix, "unshare", "--mount", "sh", str(self.folder / "run.sh")],
                 self.folder / "gatekeeper.out",
                 {"PATH": os.environ["PATH"], "GLOBUS_HOSTNAME": "localhost"},
                 self.folder,
             )
         keeper = self.keeper
         log = self.folder / "gatekeeper.out"
-        wait_for_port(self.port, lambda: keeper.is_running, log, START_TIME)
+        wait_for_port(self.port, lambda: keeper.is_running, log, START_TIME, self._prefix)
 
     def stop(self) -> None:
         """Stop the gatekeeper alone, at once; `start` starts it again."""

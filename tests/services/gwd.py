@@ -200,7 +200,7 @@ class GridWay:
         (settings,) = gwd_home().glob("lib/python*/site-packages/drm4g/conf")
         for name in ("bin", "etc", "libexec", "var/acct"):
             (self.location / name).mkdir(parents=True)
-        self.home.mkdir(mode=0o700)
+        self.home.mkdir(mode=0o700, exist_ok=True)
         for mads in self._mads.values():
             for mad in mads:
                 link = self.location / "bin" / mad.path.name

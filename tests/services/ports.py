@@ -2,8 +2,10 @@
 
 import random
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
@@ -39,10 +41,27 @@ def is_listening(port: int) -> bool:
         return False
 
 
-def wait_for_port(port: int, is_running: Callable[[], bool], log: Path, seconds: float) -> None:
+_CONNECT = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 1)"
+
+
+def is_listening_in(prefix: Sequence[str], port: int) -> bool:
+    """The same where commands with this prefix run, which may be another network."""
+    if not prefix:
+        return is_listening(port)
+    command = [*prefix, sys.executable, "-I", "-S", "-c", _CONNECT, str(port)]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def wait_for_port(
+    port: int,
+    is_running: Callable[[], bool],
+    log: Path,
+    seconds: float,
+    prefix: Sequence[str] = (),
+) -> None:
     """Wait until a server listens; fails with what its log says when it ends or takes longer."""
     end = time.monotonic() + seconds
-    while not is_listening(port):
+    while not is_listening_in(prefix, port):
         assert is_running(), log.read_text()
         assert time.monotonic() < end, f"nothing listens on {port}: {log.read_text()}"
         time.sleep(0.01)

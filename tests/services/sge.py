@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -108,9 +108,11 @@ def missing() -> str | None:
 
 
 class Cell:
-    """One cell; `flush_time` (HH:MM:SS) is how late the accounting file is at most."""
+    """One cell; `flush_time` (HH:MM:SS) is how late the accounting file is at most, and `prefix`
+    begins every command, for a cell in another network.
+    """
 
-    def __init__(self, folder: Path, flush_time: str) -> None:
+    def __init__(self, folder: Path, flush_time: str, prefix: Sequence[str] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)
         self.folder = folder.resolve()
@@ -125,6 +127,7 @@ class Cell:
         }
         """What its tools need to reach it."""
         self._flush_time = flush_time
+        self._prefix = prefix
         self._master: KeptProcess | None = None
         self._execution: KeptProcess | None = None
 
@@ -161,7 +164,7 @@ class Cell:
 
     def _start(self, program: str) -> KeptProcess:
         return KeptProcess(
-            [str(PROGRAMS / program)],
+            [*self._prefix, str(PROGRAMS / program)],
             self.folder / f"{program}.log",
             {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "SGE_ND": "1", **self.environment},
             self.folder,
@@ -193,7 +196,7 @@ class Cell:
 
     def _call(self, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            words,
+            [*self._prefix, *words],
             input=given,
             capture_output=True,
             text=True,

@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +38,7 @@ KbdInteractiveAuthentication no
 UsePAM no
 PermitRootLogin prohibit-password
 MaxStartups 200:30:400
-Subsystem sftp internal-sftp
+Subsystem sftp internal-sftp -d {home}
 PrintMotd no
 PrintLastLog no
 {limits}
@@ -56,8 +56,8 @@ def missing() -> str | None:
 
 
 class Sshd:
-    """One server; `limits` are further lines of sshd_config, such as "MaxSessions 2", and
-    `environment` is what a login gets.
+    """One server; `limits` are further lines of sshd_config, such as "MaxSessions 2",
+    `environment` is what a login gets, and `prefix` begins its command, for one in another network.
 
     `home` gets an .ssh folder from which ssh and the driver reach it as `localhost`.
     """
@@ -68,22 +68,24 @@ class Sshd:
         home: Path,
         limits: str = "",
         environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.folder = folder
+        self._prefix = prefix
         self.home = home
         self.port = reserve_port()
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir()
         (home / ".ssh").mkdir(mode=0o700, parents=True)
         self.identity = home / ".ssh" / "id_ed25519"
-        _make_key(self.identity)
-        _make_key(folder / "host_key")
+        make_key(self.identity)
+        make_key(folder / "host_key")
         public = self.identity.with_suffix(".pub").read_text()
         variables = {"HOME": str(home), **(environment or {})}
         settings = ",".join(f'environment="{name}={value}"' for name, value in variables.items())
         (folder / "authorized_keys").write_text(f"{settings} {public}")
         (folder / "sshd_config").write_text(
-            CONFIGURATION.format(port=self.port, folder=folder, limits=limits)
+            CONFIGURATION.format(port=self.port, folder=folder, home=home, limits=limits)
         )
         (home / ".ssh" / "config").write_text(
             f"Host localhost 127.0.0.1\nPort {self.port}\nUser {getpass.getuser()}\n"
@@ -106,7 +108,7 @@ class Sshd:
         program = _program("sshd")
         with (self.folder / "sshd.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(program), "-D", "-e", "-f", str(self.folder / "sshd_config")],
+                [*self._prefix, str(program), "-D", "-e", "-f", str(self.folder / "sshd_config")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -114,7 +116,7 @@ class Sshd:
             )
         process = self._process
         log_file = self.folder / "sshd.log"
-        wait_for_port(self.port, lambda: process.poll() is None, log_file, START_TIME)
+        wait_for_port(self.port, lambda: process.poll() is None, log_file, START_TIME, self._prefix)
 
     def stop(self) -> None:
         """End as a server that crashes: at once, and all connections with it."""
@@ -175,7 +177,7 @@ def _servers_of_connections(listener: int) -> Iterator[int]:
                 yield from _servers_of_connections(int(pid))
 
 
-def _make_key(path: Path) -> None:
+def make_key(path: Path) -> None:
     subprocess.run(
         [str(_program("ssh-keygen")), "-q", "-t", "ed25519", "-N", "", "-f", path], check=True
     )

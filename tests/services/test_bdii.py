@@ -15,8 +15,10 @@ import pytest
 
 from gridmad.errors import TransientError, UsageError
 from gridmad.information import snapshot
-from gridmad.information.bdii import DRIVER, BdiiInformation, Server, overlay, parse_server
+from gridmad.information.bdii import DRIVER, BdiiInformation
+from gridmad.information.ldap_server import Server, parse_server
 from gridmad.information.model import HostAttributes
+from gridmad.information.published import overlay
 from tests.services import glue
 from tests.services.ports import reserve_port
 from tests.services.slapd import Slapd, SlapdMaker
@@ -118,6 +120,26 @@ def test_every_host_and_queue_of_a_grid(slapd: SlapdMaker, count: int) -> None:
             assert queue["QUEUE_FREENODECOUNT"] == int(ce["GlueCEStateFreeJobSlots"][0])
             assert queue["QUEUE_MAXTIME"] == int(ce["GlueCEPolicyMaxWallClockTime"][0])
     assert published == {}
+
+
+def test_one_reading_serves_every_request(
+    slapd: SlapdMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings: list[None] = []
+    read = BdiiInformation.read
+
+    def counted(driver: BdiiInformation) -> dict[str, HostAttributes]:
+        readings.append(None)
+        return read(driver)
+
+    monkeypatch.setattr(BdiiInformation, "read", counted)
+
+    async def test(driver: BdiiInformation) -> None:
+        for host in await discover(driver):
+            assert list(await monitor(driver, [host])) == [host]
+        assert len(readings) == 1
+
+    run(test, "-s", slapd(glue.ldif(glue.grid(100))).server)
 
 
 def test_names_in_another_case_and_unknown_hosts(slapd: SlapdMaker) -> None:
@@ -245,7 +267,7 @@ def test_the_host_list_adds_hosts_and_its_files_win(
     assert found["b.org"].queues[0]["QUEUE_STATUS"] == "Production"
     assert queue_names(found["b.org"]) == ["x", "new"]
     assert queue_names(found["a.org"]) == ["x", "y"]
-    assert "host nowhere.org is not in the BDII and has no attributes" in caplog.text
+    assert "the BDII has no host nowhere.org, and its line no file" in caplog.text
 
 
 def test_an_attribute_file_wins_over_further_attributes() -> None:
@@ -348,7 +370,7 @@ def test_a_directory_that_was_always_empty_has_no_hosts(
     slapd: SlapdMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert ask_all(slapd(glue.ldif([]))) == {}
-    assert "look at the base and the filters" in caplog.text
+    assert "look at what the options choose" in caplog.text
 
 
 def fails(*arguments: str, staleness: float = 1800.0) -> str:
@@ -452,7 +474,7 @@ def test_a_server_that_goes_on_for_ever(talker: Talker, pause: float) -> None:
 
 def test_a_server_that_breaks_off(talker: Talker) -> None:
     said = fails("-s", talker(BOUND, ENTRY, count=1))
-    assert "terminated by server" in said
+    assert "the server has closed the connection" in said
 
 
 def test_a_server_that_speaks_something_else(talker: Talker) -> None:
@@ -495,7 +517,7 @@ def test_a_snapshot_that_is_too_old_is_not_served(
     ],
 )
 def test_servers(server: str, port: int | None, expected: Server) -> None:
-    assert parse_server(server, port) == expected
+    assert parse_server(server, port, 2170) == expected
 
 
 @pytest.mark.parametrize(

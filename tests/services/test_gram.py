@@ -1,6 +1,7 @@
 """gw_em_mad_prews with a real gatekeeper, its job managers, and a GASS server."""
 
 import asyncio
+import logging
 import os
 import shutil
 import socket
@@ -19,6 +20,8 @@ from tests.services.gram import Gass, Gram
 from tests.services.required import skip_without
 
 DRIVER = shutil.which("gw_em_mad_prews", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+log = logging.getLogger(__name__)
+
 END_TIME = 60.0
 """Seconds that a job has to end in."""
 
@@ -209,6 +212,41 @@ def test_jobs_are_cancelled_as_soon_as_they_are_there_and_later(site: Site) -> N
 
 
 # ---------------------------------------------------------------- files
+
+
+def test_many_jobs_of_which_half_are_cancelled(site: Site, tmp_path: Path) -> None:
+    """GRIDMAD_GRAM_JOBS says how many: hundreds take minutes, most of it the job manager's."""
+    count = int(os.environ.get("GRIDMAD_GRAM_JOBS", "12"))
+    patience = END_TIME + count
+    runs, gate = tmp_path / "runs", tmp_path / "gate"
+    runs.mkdir()
+    begun = time.monotonic()
+    gwd = site.driver()
+    for job in range(count):
+        run = f"echo run >> {runs}/{job}"
+        wait = f"while [ ! -e {gate} ]; do sleep 1; done" if job % 2 else "true"
+        site.submit(gwd, job, shell(f"{run}; {wait}; exit {job % 7}"))
+    for job in range(count):
+        assert answer(gwd, job, seconds=patience).startswith("SUCCESS ")
+    submitted = time.monotonic()
+    for job in range(1, count, 2):
+        gwd.ask(f"CANCEL {job} - -")
+    for job in range(1, count, 2):
+        assert answer(gwd, job, "CANCEL", patience).startswith("SUCCESS")
+    for job in range(count):
+        last = end(gwd, job, patience)[-1]
+        assert last == ("DONE:143" if job % 2 else f"DONE:{job % 7}"), (job, gwd.told[job])
+    ended = time.monotonic()
+    log.info(
+        "%d jobs: %.1f s to submit, %.1f s more to their ends",
+        *(count, submitted - begun, ended - submitted),
+    )
+    for job in range(count):
+        path = runs / str(job)
+        if job % 2:  # it may have been cancelled before it began
+            assert not path.exists() or path.read_text() == "run\n"
+        else:
+            assert path.read_text() == "run\n"
 
 
 def test_the_example_of_gridways_guide(site: Site, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from gridmad.commands import Commands
 from gridmad.errors import DriverError, NotSubmittedError, TransientError
-from gridmad.execution.commands import Commands
 from gridmad.execution.contact import new_tags
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Submission

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import base64
 import json
+import logging
 import ssl
 import threading
 import time
@@ -19,7 +20,7 @@ from gridmad.errors import CredentialError, DriverError, TransientError, UsageEr
 from gridmad.execution import arc
 from gridmad.execution.arc import Arc
 from gridmad.execution.contact import new_tags
-from gridmad.execution.description.model import JobDescription
+from gridmad.execution.description.model import JobDescription, StagedFile
 from gridmad.execution.model import Submission
 from gridmad.execution.resource import Task
 from tests.proxies import write
@@ -35,6 +36,8 @@ class Server:
         self.status = 200
         self.headers: dict[str, str] = {}
         self.content = b""
+        self.statuses: dict[str, int] = {}
+        """Other statuses, by the ends of paths."""
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         server = self
 
@@ -46,7 +49,8 @@ class Server:
                     return
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 server.seen.append((self.command, self.path, dict(self.headers.items())))
-                self.send_response(server.status)
+                told = [code for end, code in server.statuses.items() if self.path.endswith(end)]
+                self.send_response(told[0] if told else server.status)
                 for name, value in server.headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(server.content)))
@@ -226,6 +230,82 @@ def test_a_name_in_a_contact_is_no_path(
             assert path == "/arex/rest/1.0/jobs/..%2Fx%3Fy%23/session/gridmad.commit"
 
     run(test())
+
+
+def jobs_with_inputs(tmp_path: Path, count: int) -> list[Task]:
+    (tmp_path / "input").write_bytes(b"x" * 100_000)
+    files = [
+        StagedFile("a", str(tmp_path / "input")),
+        StagedFile("b", str(tmp_path / "none")),
+        StagedFile("c", "https://elsewhere/c"),
+        StagedFile("../d", str(tmp_path / "input")),
+    ]
+    job = JobDescription("/bin/true", inputs=files)  # fmt: skip
+    return [Task(tag, Submission("1", "localhost", "", job)) for tag in new_tags(count)]
+
+
+def created(*jobs: str) -> bytes:
+    return json.dumps({"job": [{"status-code": "201", "id": job} for job in jobs]}).encode()
+
+
+def puts(server: Server) -> list[str]:
+    start = "/arex/rest/1.0/jobs/"
+    return [path.removeprefix(start) for method, path, _ in server.seen if method == "PUT"]
+
+
+def test_inputs_are_there_before_a_job_may_run(
+    server: Server, authority: Authority, token_file: Path, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        async with element(server, authority, token_file) as resource:
+            tasks = jobs_with_inputs(tmp_path, 2)
+            server.content = created("one", "two")
+            jobs = await resource.submit("localhost", tasks)
+            assert jobs == ["one", "two"]
+            tags = {"one": tasks[0].tag, "two": tasks[1].tag}
+            server.content = b""
+            await resource.commit("localhost", tags)
+            assert sorted(puts(server)[:2]) == [
+                "one/session/gridmad.input.0", "two/session/gridmad.input.0"
+            ]  # fmt: skip
+            assert sorted(puts(server)[2:]) == [
+                "one/session/gridmad.commit", "two/session/gridmad.commit"
+            ]  # fmt: skip
+            # A second commit, when it is not known whether the first one came, brings nothing.
+            await resource.commit("localhost", tags)
+            assert len(puts(server)) == 6
+
+    run(test())
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_job_runs_without_inputs_that_are_not_taken(
+    server: Server,
+    authority: Authority,
+    token_file: Path,
+    tmp_path: Path,
+    status: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test() -> None:
+        async with element(server, authority, token_file) as resource:
+            tasks = jobs_with_inputs(tmp_path, 3)
+            server.statuses = {"one/session/gridmad.input.0": status}
+            for job, task in zip(("one", "two", "three"), tasks, strict=True):
+                server.content = created(job)
+                assert await resource.submit("localhost", [task]) == [job]
+                server.content = b""
+                await resource.commit("localhost", {job: task.tag})
+
+    with caplog.at_level(logging.WARNING):
+        run(test())
+    commits = [path for path in puts(server) if path.endswith("gridmad.commit")]
+    assert len(commits) == 3
+    # What one job does not take says nothing of others; a server that fails is left alone.
+    assert len(puts(server)) - len(commits) == (3 if status == 404 else 1)
+    told = [line for line in caplog.messages if "take" in line]
+    assert len(told) == 1
+    assert str(status) in told[0]
 
 
 @pytest.mark.parametrize(

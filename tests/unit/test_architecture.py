@@ -12,13 +12,16 @@ import gridmad
 
 ROOT = Path(gridmad.__file__).parent
 LAYERS = [
-    {"_wire", "_attributes", "_chunk", "_stomp", "_screen", "errors", "options", "process", "logs"},
+    {"_wire", "_attributes", "_ber", "_chunk", "_glue", "_stomp", "_screen", "errors", "options",
+     "process", "logs", "secret"},
     {"wire", "ssh", "credential", "peek.errors", "peek.notices", "peek.profiles", "peek.stream"},
     {"driver", "peek.frame", "peek.channel", "peek.values", "peek.redaction",
      "peek.memory"},
-    {"sequence", "output", "watchdog", "ssh_connection", "credential_watch", "peek.messages",
-     "peek.transport", "peek.journal", "peek.segments", "peek.digest", "peek.inbox",
-     "peek.follow", "peek.command", "peek.progress"},
+    {"sequence", "output", "watchdog", "ssh_connection", "commands", "authorities",
+     "credential_watch",
+     "peek.messages", "peek.transport",
+     "peek.journal", "peek.segments", "peek.digest", "peek.inbox", "peek.follow", "peek.command",
+     "peek.progress"},
     {"information", "execution", "transfer", "peek.log", "peek.track", "peek.session",
      "peek.beginning",
      "peek.conversation", "peek.terminal"},
@@ -31,10 +34,13 @@ LAYERS = [
     {"peek"},
     {"cli"},
 ]  # fmt: skip
-NO_IO = {"wire", "sequence", "information.glue1", "information.attributes", "information.model",
+NO_IO = {"wire", "sequence", "information.attributes", "information.model", "information.ldap",
+         "information.glue", "information.glue1", "information.glue2", "information.glue1_filter",
+         "information.glue2_filter", "information.glue_trees", "information.slurm_tables",
          "execution.model", "execution.description", "execution.watchable",
          "credential",
-         "transfer.url", "transfer.model", "transfer.schedule",
+         "transfer.url", "transfer.model", "transfer.schedule", "transfer.sftp_protocol",
+         "transfer.http_message", "transfer.webdav",
          "peek.stream", "peek.frame", "peek.messages", "peek.profiles", "peek.notices",
          "peek.log", "peek.track", "peek.reception", "peek.consumer", "peek.producer",
          "peek.deliveries", "peek.redaction", "peek.tail", "peek.beginning",
@@ -108,7 +114,8 @@ def test_a_driver_imports_its_library_when_it_starts(driver: str) -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     ).stdout.split()
-    libraries = {"ldap3", "psutil", "sqlite3", "lz4", "stomp", "cryptography", "httpx", "asyncssh"}
+    libraries = {"ldap3", "psutil", "sqlite3", "lz4", "stomp", "cryptography", "httpx", "asyncssh",
+                 "XRootD"}  # fmt: skip
     assert not libraries & set(loaded)
 
 

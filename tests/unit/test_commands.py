@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from gridmad import commands
+from gridmad.commands import Commands, Finished
 from gridmad.errors import DriverError, TransientError
-from gridmad.execution import commands
-from gridmad.execution.commands import Commands, Finished, end_leftovers
+from gridmad.execution.leftovers import end_leftovers
 
 
 def run(*words: str, given: bytes = b"", **options: float) -> Finished:

@@ -249,7 +249,9 @@ def test_what_cannot_be_used_is_said_and_taken_again_when_it_can(
             assert (await watch.require_valid()).end == NOW + 2 * DAY
 
     run(test())
-    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+    # For a moment there may be nothing at all, which is another problem.
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len([record for record in errors if problem in record.getMessage()]) == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")

@@ -84,6 +84,29 @@ async def submit(session: Session, rsl: Path, job_id: int = 1) -> None:
 # ---------------------------------------------------------------- SUBMIT
 
 
+def test_the_same_order_is_known_again_and_that_of_another_gwd_is_not(rsl: Path) -> None:
+    template = rsl.with_name("job.template")
+
+    async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
+        await submit(session, rsl)
+        template.write_text("EXECUTABLE=true\n")
+        os.utime(template, ns=(1, 1_000_000_001))
+        await submit(session, rsl)
+        # A driver that was started anew gets the same order, written again.
+        rsl.write_text(RSL)
+        await submit(session, rsl)
+        # Another gwd's job 1, and the same job's second attempt.
+        os.utime(template, ns=(1, 2_000_000_002))
+        await submit(session, rsl)
+        rsl.write_text(RSL.replace("true", "false"))
+        await submit(session, rsl)
+        digests = [one.digest for one in driver.submitted]
+        assert digests[1] == digests[2]
+        assert len(set(digests)) == 4
+
+    play(Jobs(), rsl, scene)
+
+
 def test_a_submission_says_who_where_and_what(rsl: Path) -> None:
     async def scene(session: Session, driver: Jobs, rsl: Path) -> None:
         await submit(session, rsl, 12345)

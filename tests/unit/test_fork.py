@@ -24,7 +24,8 @@ from gridmad.driver import Batch
 from gridmad.errors import DriverError, TransientError, UnknownJobError, UsageError
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.driver import Contact
-from gridmad.execution.fork import DRIVER, ForkDriver, Name
+from gridmad.execution.fork import DRIVER, ForkDriver
+from gridmad.execution.fork_job import Name
 from gridmad.execution.journal import FILE_NAME
 from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Phase, Submission
 
@@ -614,7 +615,7 @@ async def main():
         print(outcome, flush=True)
     job = JobDescription("/bin/sh", ("-c", sys.argv[1]))
     count = int(sys.argv[2])
-    jobs = [Submission(str(n), "here", "", job) for n in range(count)]
+    jobs = [Submission(str(n), "here", "fork", job) for n in range(count)]
     print("ready", flush=True)
     await driver.submit(Batch(jobs, settle))
     for command in sys.stdin:
@@ -792,8 +793,8 @@ def test_contacts_that_are_not_ours(home: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_killed_at_any_moment_no_unanswered_job_runs_on(home: Path, seed: int) -> None:
-    """A driver dies while it submits: what it answered runs, what it did not is ended."""
+def test_killed_at_any_moment_every_job_that_runs_is_known(home: Path, seed: int) -> None:
+    """A driver dies while it submits: what it began runs, and nothing else."""
     process = other_driver("exec sleep 60", 60)
     time.sleep(random.Random(seed).uniform(0.0, 0.09))
     answered = [line.strip() for line in kill(process)]
@@ -814,6 +815,114 @@ def test_killed_at_any_moment_no_unanswered_job_runs_on(home: Path, seed: int) -
             await one.cancel(*recorded)
             for contact in recorded:
                 assert (await one.end(contact)).exit_code in (137, 143)
+
+    asyncio.run(run())
+
+
+DATABASE = ".local/state/gridmad/fork/" + FILE_NAME
+
+
+def begin(home: Path, text: str, *, is_recorded: bool) -> Contact:
+    """The contact of a job whose SUBMIT was not answered when its driver was killed: before it
+    was written down, or after that.
+    """
+    process = other_driver(text)
+    assert process.stdout is not None
+    contact = process.stdout.readline().strip()
+    kill(process)
+    if not is_recorded:
+        with contextlib.closing(sqlite3.connect(home / DATABASE)) as connection:
+            connection.execute("UPDATE jobs SET contact = NULL, started = NULL")
+            connection.commit()
+    return contact
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_a_job_that_is_ordered_again_is_taken_over(home: Path, is_recorded: bool) -> None:
+    text = "echo ran >>runs; while [ ! -e go ]; do sleep 0.05; done; exit 42"
+    contact = begin(home, text, is_recorded=is_recorded)
+
+    async def run() -> None:
+        async with session() as one:
+            assert await one.submit(JobDescription("/bin/sh", ("-c", text))) == [contact]
+            await until(lambda: one.reports.get(contact) == [ACTIVE])
+            # The next job of that number is another one.
+            [other] = await one.submit(JobDescription("/bin/sh", ("-c", text)))
+            assert isinstance(other, str)
+            assert other != contact
+            (home / "go").touch()
+            for name in (contact, other):
+                assert await one.end(name) == JobState.done(42)
+
+    asyncio.run(run())
+    assert (home / "runs").read_text() == "ran\n" * 2
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_one_that_has_ended_meanwhile_is_not_run_again(home: Path, is_recorded: bool) -> None:
+    text = "echo ran >>runs; exit 42"
+    contact = begin(home, text, is_recorded=is_recorded)
+    tag = contact.rpartition("/")[2]
+
+    async def run() -> None:
+        status_file = home / ".local/state/gridmad/fork/jobs" / tag
+        await until(lambda: status_file.exists() and status_file.read_text() == "42\n")
+        await until(lambda: not processes_of(home))
+        with contextlib.closing(sqlite3.connect(home / DATABASE)) as connection:
+            connection.execute("UPDATE jobs SET ended = NULL, phase = NULL")
+            connection.commit()
+        async with session() as one:
+            [again] = await one.submit(JobDescription("/bin/sh", ("-c", text)))
+            assert isinstance(again, str)
+            assert again.endswith(f"/{tag}")
+            assert (again == contact) is is_recorded
+            assert await one.end(again) == JobState.done(42)
+        async with session() as one:
+            assert await one.recover(again) == JobState.done(42)
+
+    asyncio.run(run())
+    assert (home / "runs").read_text() == "ran\n"
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+@pytest.mark.parametrize("origin", ["", "another gwd's"])
+def test_what_another_job_left_under_its_number_is_ended(
+    home: Path, is_recorded: bool, origin: str
+) -> None:
+    text = "sleep 60"
+    begun = begin(home, text, is_recorded=is_recorded)
+
+    async def run() -> None:
+        async with session("--grace", "0.2") as one:
+            job = JobDescription("/bin/sh", ("-c", text if origin else "sleep 61"))
+            outcomes: dict[int, Contact | DriverError] = {}
+            submission = Submission("0", "here", "fork", job, origin)
+            await one.driver.submit(Batch([submission], outcomes.__setitem__))
+            contact = outcomes[0]
+            assert isinstance(contact, str)
+            assert contact != begun
+            assert (await one.end(begun)).exit_code in (137, 143)
+            assert await one.poll(contact) == ACTIVE
+            await one.cancel(contact)
+            await one.end(contact)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_of_jobs_that_nobody_orders_those_that_gwd_may_know_run_on(
+    home: Path, is_recorded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gridmad.execution.fork.WANTED_TIME", 0.1)
+    begun = begin(home, "sleep 60", is_recorded=is_recorded)
+
+    async def run() -> None:
+        async with session("--grace", "0.2") as one:
+            if is_recorded:
+                await asyncio.sleep(0.3)
+                assert await one.recover(begun) == ACTIVE
+                await one.cancel(begun)
+            assert (await one.end(begun)).exit_code in (137, 143)
 
     asyncio.run(run())
 
@@ -844,10 +953,11 @@ def test_a_job_forbidden_before_its_shepherd_is_at_work_never_runs(home: Path) -
         async with session() as one:
             shepherds = one.driver._shepherds
             tag = "0123456789abcdef"
-            shepherds.forbid(tag, 143)
+            assert shepherds.decide(tag) is None
             process, _ = shepherds.start(JobDescription("/bin/touch", ("ran",)), tag)
             assert process.wait() == 0
-            assert shepherds.exit_code(tag) == 143
+            assert shepherds.exit_code(tag) is None
+            assert shepherds.decide(tag) is None
 
     asyncio.run(run())
     assert not (home / "ran").exists()

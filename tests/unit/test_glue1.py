@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from gridmad.errors import UsageError
 from gridmad.information import glue1
+from gridmad.information.glue import Decoded
 from gridmad.information.glue1_filter import HostFilter, QueueFilter
 from gridmad.information.model import HostAttributes
 from tests.services import glue
@@ -16,7 +17,11 @@ CLUSTER = "cluster.example.org"
 
 
 def hosts(*records: Record, vos: tuple[str, ...] = ()) -> dict[str, HostAttributes]:
-    return glue1.decode(glue.entries(records), vos).hosts
+    return attributes_of(glue1.decode(glue.entries(records), vos))
+
+
+def attributes_of(decoded: Decoded) -> dict[str, HostAttributes]:
+    return {name: host.attributes() for name, host in decoded.hosts.items()}
 
 
 def one(*records: Record, vos: tuple[str, ...] = ()) -> HostAttributes:
@@ -89,7 +94,7 @@ def test_the_subcluster_is_found_by_keys_whatever_its_name() -> None:
     assert attributes.host["SIZE_MEM_MB"] == 4096
     assert attributes.host["FREE_MEM_MB"] == 4000
     assert attributes.host["NODECOUNT"] == 66
-    assert attributes.more == {"OS_RELEASE": "7.9"}
+    assert attributes.more == {"OS_RELEASE": "7.9", "SITE_NAME": "S"}
 
 
 @pytest.mark.parametrize(
@@ -174,7 +179,7 @@ def test_a_ce_without_a_host_is_told_and_left_out() -> None:
     bad = glue.ce("(&*:1/x", CLUSTER, GlueCEName="q")
     decoded = glue1.decode(glue.entries([bad, glue.ce(CE, CLUSTER, GlueCEName="long")]))
     assert list(decoded.hosts) == ["host.example.org"]
-    assert decoded.problems == ["GlueCEUniqueID '(&*:1/x' names no host: left out"]
+    assert "GlueCEUniqueID '(&*:1/x' names no host: left out" in decoded.problems
 
 
 def test_an_entry_published_twice_counts_once() -> None:
@@ -390,7 +395,7 @@ def test_any_entries_are_survived(data: st.DataObject) -> None:
         names = [name.lower() for name in search.attributes]
         entry = st.dictionaries(st.sampled_from(names), VALUES)
         entries[search.object_class] = data.draw(st.lists(entry, max_size=3))
-    for attributes in glue1.decode(entries, ["x"]).hosts.values():
+    for attributes in attributes_of(glue1.decode(entries, ["x"])).values():
         assert b"\n" not in attributes.payload
         assert len(attributes.payload) < 65_000
 

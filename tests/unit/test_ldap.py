@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridmad.errors import TransientError, UsageError
-from gridmad.information.ldap import Condition, MessageReader, Search, parse_filter
+from gridmad.errors import UsageError
+from gridmad.information.ldap import Condition, Search, parse_filter
 
 
 def texts(filter_text: str) -> list[str]:
@@ -88,40 +88,3 @@ def test_the_library_takes_what_is_taken_here(text: str) -> None:
         return
     whole = Search("GlueCE", (), "".join(found)).whole_filter
     ldap3_search.parse_filter(whole, None, True, True, None, False)
-
-
-def message(size: int) -> bytes:
-    """A message whose content has this many bytes."""
-    if size < 128:
-        return bytes([0x30, size]) + b"x" * size
-    length = size.to_bytes(3, "big")
-    return bytes([0x30, 0x80 + len(length)]) + length + b"x" * size
-
-
-@given(st.lists(st.integers(0, 400)), st.lists(st.integers(1, 300), min_size=1))
-def test_messages_are_whole_however_they_are_read(sizes: list[int], reads: list[int]) -> None:
-    messages = [message(size) for size in sizes]
-    stream = b"".join(messages)
-    reader = MessageReader()
-    found = []
-    at = turn = 0
-    while at < len(stream):
-        size = reads[turn % len(reads)]
-        found += reader.feed(stream[at : at + size])
-        at += size
-        turn += 1
-    assert found == messages
-
-
-@pytest.mark.parametrize(
-    "stream",
-    [
-        b"SSH-2.0-OpenSSH",
-        b"\x30\x84\x7f\xff\xff\xff",
-        b"\x30\x88" + b"\x00" * 8,
-        b"\x30\xff\0\0\0\0",
-    ],
-)
-def test_bytes_that_are_none_of_ldap(stream: bytes) -> None:
-    with pytest.raises(TransientError):
-        MessageReader().feed(stream)

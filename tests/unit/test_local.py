@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from gridmad.errors import UsageError
-from gridmad.information import local
+from gridmad.information import local, machine
 from gridmad.information.local import DRIVER, LocalInformation
 from gridmad.information.model import HostAttributes
 
@@ -202,11 +202,11 @@ def test_the_machines_own_name(
 ) -> None:
     monkeypatch.setattr("socket.getfqdn", lambda: names[0])
     monkeypatch.setattr("socket.gethostname", lambda: names[1])
-    assert asyncio.run(local._own_name()) == expected
+    assert asyncio.run(machine.own_name()) == expected
 
 
 def test_a_silent_name_service_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "NAME_SERVICE_PATIENCE", 0.05)
+    monkeypatch.setattr(machine, "NAME_SERVICE_PATIENCE", 0.05)
 
     def late() -> str:
         time.sleep(0.5)
@@ -215,7 +215,7 @@ def test_a_silent_name_service_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("socket.getfqdn", late)
     monkeypatch.setattr("socket.gethostname", lambda: "early")
     start = time.monotonic()
-    assert asyncio.run(local._own_name()) == "early"
+    assert asyncio.run(machine.own_name()) == "early"
     assert time.monotonic() - start < 0.4
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridmad.errors import DriverError
-from gridmad.execution.description.model import JobDescription
+from gridmad.execution.description.model import JobDescription, StagedFile
 from gridmad.execution.model import JobState
 from gridmad.execution.payload import encode, payload, read_status
 
@@ -34,6 +34,40 @@ def run(home: Path, job: JobDescription, status: str = "") -> int:
         check=False,
     )
     return done.returncode
+
+
+def test_files_that_were_brought_are_copied_and_the_job_s_own_are_moved(home: Path) -> None:
+    begin = home / "where it begins"
+    begin.mkdir()
+    (begin / "own").write_text("own")
+    (home / "shared").write_text("shared")
+    job = shell(
+        'cat a b >out; echo "$part$code"; [ -x b ] && [ ! -e c ]',
+        directory="job dir",
+        environment={"part": "1", "code": "2"},
+        stdout="told",
+        copies=[
+            StagedFile("a", "own"),
+            StagedFile("b", str(home / "shared"), is_executable=True),
+            StagedFile("c", "missing"),
+        ],
+    )
+    script = encode(payload(job))
+    done = subprocess.run(
+        ["/bin/sh", "-c", script],
+        cwd=begin,
+        env={"HOME": str(home), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        timeout=60,
+    )
+    folder = home / "job dir"
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (folder / "out").read_text() == "ownshared"
+    assert (folder / "told").read_text() == "12\n"
+    assert {path.name for path in folder.iterdir()} == {"a", "b", "out", "told"}
+    assert (folder / "a").stat().st_mode & 0o777 == 0o600
+    assert list(begin.iterdir()) == []
+    assert (home / "shared").exists()
 
 
 def shell(text: str, **fields: object) -> JobDescription:

@@ -44,7 +44,7 @@ def watched(job: JobDescription, peek: Peek = PEEK) -> JobDescription:
 def options(job: JobDescription) -> list[str]:
     """The words between the script's own and the command's."""
     words = list(job.arguments)
-    return words[8 : words.index("--")]
+    return words[9 : words.index("--")]
 
 
 # ---------------------------------------------------------------- the description
@@ -134,7 +134,7 @@ def test_the_bundle_is_staged_to_where_the_job_is() -> None:
     peek = replace(PEEK, is_staged=True)
     for executable, place in (
         (".gw_me_17/.wrapper", ".gw_me_17/.msgpeek.pyz"), (".wrapper", ".msgpeek.pyz"),
-        ("run", ".msgpeek.pyz"),
+        ("/home/me/.gw_me_17/.wrapper", ".msgpeek.pyz"), ("run", ".msgpeek.pyz"),
     ):  # fmt: skip
         job = JobDescription(executable, inputs=[StagedFile(executable, "x"), StagedFile("data")])
         found = watched(job, peek)
@@ -142,7 +142,17 @@ def test_the_bundle_is_staged_to_where_the_job_is() -> None:
             StagedFile(executable, "x", is_executable=True), StagedFile("data"),
             StagedFile(place, PEEK.bundle),
         ]  # fmt: skip
-        assert found.arguments[3:5] == [place, PEEK.bundle]
+        assert found.arguments[3:6] == ["", place, PEEK.bundle]
+
+
+def test_the_login_is_staged_for_each_job_alone() -> None:
+    peek = replace(PEEK, is_staged=True, environment={}, login="/home/me/login")
+    for executable, place in ((".gw_me_17/.wrapper", ".gw_me_17/"), ("run", "")):
+        found = watched(JobDescription(executable), peek)
+        name = f"{place}.msgpeek-17"
+        assert found.inputs[0] == StagedFile(name, "/home/me/login")
+        assert found.arguments[3:5] == [name, f"{place}.msgpeek.pyz"]
+        assert found.environment == {}
 
 
 def test_the_words_pass_through_what_back_ends_write(tmp_path: Path) -> None:
@@ -278,6 +288,32 @@ def test_a_job_is_watched(peek: Peek, run: Run, tmp_path: Path) -> None:
     done = run(watched(JobDescription("/bin/sh", ["-c", "echo out; echo err >&2; exit 3"]), peek))
     assert (done.returncode, done.stdout, done.stderr) == (3, b"out\n", b"err\n")
     assert is_watched(tmp_path)
+
+
+SHOW = 'echo "$MSGPEEK_USER,$MSGPEEK_PASSWORD" >seen; exit 1'
+"""An interpreter that shows what it has for a login, and does not work."""
+
+
+@pytest.mark.parametrize(
+    ("content", "seen"),
+    [("me\na \\ secret $x\n", "me,a \\ secret $x"), ("me\n\n", "me,"), ("me", "me,"), ("", ",")],
+)
+def test_a_login_that_was_brought_is_used_and_removed(
+    peek: Peek, run: Run, tmp_path: Path, tools: Path, content: str, seen: str
+) -> None:
+    for name in ("rm", "mktemp"):
+        (tools / name).symlink_to(f"/bin/{name}")
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{SHOW}\n")
+    python.chmod(0o700)
+    login = tmp_path / ".msgpeek-17"
+    login.write_text(content)
+    brought = replace(peek, environment={}, login="/elsewhere/login", interpreter=str(python))
+    done = run(watched(JobDescription("/bin/sh", ["-c", "env; exit 3"]), brought))
+    assert (tmp_path / "seen").read_text() == f"{seen}\n"
+    assert not login.exists()
+    assert done.returncode == 3
+    assert b"MSGPEEK" not in done.stdout
 
 
 @pytest.mark.parametrize("site", SITES, ids=lambda site: site.__name__)

@@ -6,6 +6,9 @@ file was put into its session directory, and drops it when that does not happen.
 nobody wrote down never runs.  Where that file could not be put it is put again when states are
 asked for.
 
+Before it the inputs that are files of this machine are put there.  That keeps no job from running:
+one whose driver died in between, or whose inputs are not taken in time, runs without them.
+
 The driver is let in by an X.509 proxy, or by a bearer token (see gridmad.credential).
 A job whose standard streams are URLs has A-REX fetch and store them in the user's name: the
 proxy is delegated once to each endpoint, and again when it was renewed.
@@ -19,9 +22,11 @@ Source: see gridmad.execution.arc_rest.
 import argparse
 import asyncio
 import logging
+import math
 import os
 import re
 import ssl
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
@@ -30,6 +35,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 from gridmad import credential_watch
+from gridmad.authorities import AUTHORITIES, trusting
 from gridmad.credential import (
     Credential,
     CredentialSource,
@@ -50,10 +56,13 @@ from gridmad.execution import arc_rest
 from gridmad.execution.delegation import delegate
 from gridmad.execution.engine import driver_of
 from gridmad.execution.http_body import read_body
+from gridmad.execution.inputs import Content, read_files
 from gridmad.execution.model import JobState, Submission
 from gridmad.execution.resource import JobId, Resource, Task
 
 if TYPE_CHECKING:
+    from xml.etree import ElementTree as ET
+
     import httpx
 
 log = logging.getLogger(__name__)
@@ -61,11 +70,16 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 URL: Final = "https://{host}/arex"
-AUTHORITIES: Final = Path("/etc/grid-security/certificates")
 CONNECTIONS: Final = 8
 """To all endpoints, for what needs a request for each job."""
 MAX_ANSWER: Final = 64 << 20
 """Bytes of an answer; more is a fault, and must not fill the memory."""
+UPLOADS: Final = 4
+"""Of those that may bring inputs: states are asked for meanwhile."""
+UPLOAD_TIME: Final = 20.0
+"""Seconds that jobs wait for their inputs ..."""
+UPLOAD_PAUSE: Final = 300.0
+"""... and for which an endpoint that did not take some gets none."""
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _DELEGATION: Final = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _OVERLOADED: Final = (408, 429)
@@ -103,6 +117,8 @@ class Arc(Resource):
     # A-REX keeps jobs for days after their ends; but when it takes the driver for somebody else,
     # as when the issuer of its token is out of reach, it says that it does not know them.
     miss_time = 600.0
+    stages_inputs = True
+    hides_environment = False
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -153,6 +169,11 @@ class Arc(Resource):
         self._delegations: dict[str, Delegation] = {}
         self._delegating = asyncio.Lock()
         self._committed: defaultdict[str, set[JobId]] = defaultdict(set)
+        self._committing: set[JobId] = set()
+        self._inputs: defaultdict[str, dict[JobId, Mapping[str, str]]] = defaultdict(dict)
+        """What is to be put before a job is committed: paths of this machine by their names."""
+        self._uploading = asyncio.Semaphore(UPLOADS)
+        self._upload_after: dict[str, float] = {}
 
     def credentials(self) -> Sequence[CredentialWatch]:
         """The proxy or token."""
@@ -189,7 +210,7 @@ class Arc(Resource):
             except TransientError as error:
                 raise NotSubmittedError(str(error)) from None
         outcomes: dict[str, JobId | DriverError] = {}
-        described = {}
+        described: dict[str, ET.Element] = {}
         for task in tasks:
             try:
                 described[task.tag] = arc_rest.activity(
@@ -208,13 +229,27 @@ class Arc(Resource):
             )
             made = arc_rest.created(answer.content, len(described))
             outcomes.update(zip(described, made, strict=True))
+        inputs = self._inputs[endpoint]
+        for task in tasks:
+            job = outcomes[task.tag]
+            if isinstance(job, str) and (files := arc_rest.inputs(task.submission.description)):
+                inputs[job] = files
         return [outcomes[task.tag] for task in tasks]
 
     async def commit(self, endpoint: str, jobs: Mapping[JobId, str]) -> None:
-        """Put the file that each job waits for; one that is there already does no harm."""
+        """Put inputs, and then the file that each job waits for; one that is there already does
+        no harm.
+        """
+        self._committing |= jobs.keys()
+        try:
+            await self._bring(endpoint, jobs)
+            await self._commit(endpoint, jobs)
+        finally:
+            self._committing -= jobs.keys()
 
+    async def _commit(self, endpoint: str, jobs: Mapping[JobId, str]) -> None:
         async def put(job: JobId, tag: str) -> None:
-            path = f"jobs/{quote(job, safe='')}/session/{arc_rest.COMMIT}"
+            path = _session_file(job, arc_rest.COMMIT)
             try:
                 await self._call(endpoint, "PUT", path, tag.encode(), is_refusable=True)
             except TransientError:
@@ -230,6 +265,35 @@ class Arc(Resource):
         for failure in failures:
             if failure is not None:
                 raise failure
+
+    async def _bring(self, endpoint: str, jobs: Collection[JobId]) -> None:
+        """Put the inputs of jobs, as many as can be in time."""
+        wanted = {job: self._inputs[endpoint].pop(job, {}) for job in jobs}
+        paths = {path for files in wanted.values() for path in files.values()}
+        if not paths or time.monotonic() < self._upload_after.get(endpoint, -math.inf):
+            return
+        contents = await asyncio.to_thread(read_files, paths)
+
+        async def put(job: JobId, name: str, content: Content) -> None:
+            try:
+                async with self._uploading:
+                    path = _session_file(job, name)
+                    await self._call(endpoint, "PUT", path, content.data, is_refusable=True)
+            except TransientError:
+                raise
+            except DriverError as error:  # it may have been cancelled
+                log.warning("job %s does not take its inputs: %s", job, error)
+
+        try:
+            async with asyncio.timeout(UPLOAD_TIME), asyncio.TaskGroup() as uploads:
+                for job, files in wanted.items():
+                    for name, path in files.items():
+                        if path in contents:
+                            uploads.create_task(put(job, name, contents[path]))
+        except* (TimeoutError, TransientError) as errors:
+            self._upload_after[endpoint] = time.monotonic() + UPLOAD_PAUSE
+            problem = str(errors.exceptions[0]) or f"it took more than {UPLOAD_TIME:g} seconds"
+            log.warning("%s did not take the inputs of jobs: %s", endpoint, problem)
 
     async def _delegate(self, endpoint: str) -> str:
         """The id of a delegated proxy that the endpoint has; "" with a token."""
@@ -287,11 +351,10 @@ class Arc(Resource):
         """
         committed = self._committed[endpoint]
         committed &= waiting.keys()
+        others = waiting.keys() - committed - self._committing
         try:
-            if waiting.keys() - committed:
-                await self.commit(
-                    endpoint, {job: tag for job, tag in waiting.items() if job not in committed}
-                )
+            if others:
+                await self.commit(endpoint, {job: waiting[job] for job in others})
             if endpoint in self._delegations:
                 await self._delegate(endpoint)
         except DriverError as error:
@@ -407,6 +470,10 @@ class Arc(Resource):
             return self._connected.client
 
 
+def _session_file(job: JobId, name: str) -> str:
+    return f"jobs/{quote(job, safe='')}/session/{name}"
+
+
 def _describe(error: Exception) -> str:
     return str(error) or type(error).__name__
 
@@ -416,31 +483,13 @@ def _context(authorities: Path | None, proxy: Credential | None) -> ssl.SSLConte
 
     Raises NotSubmittedError where they cannot be read.
     """
-    trusted = authorities or _default_authorities()
-    try:
-        if trusted is None:
-            context = ssl.create_default_context()
-        elif trusted.is_dir():
-            context = ssl.create_default_context(capath=trusted)
-        else:
-            context = ssl.create_default_context(cafile=trusted)
-    except OSError as error:  # ssl.SSLError is one
-        raise NotSubmittedError(f"the authorities {trusted}: {_describe(error)}") from None
-    # Many authorities of grids are older than what this asks for.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context = trusting(authorities)
     if proxy is not None:
         try:
             context.load_cert_chain(proxy.path)
         except OSError as error:
             raise NotSubmittedError(f"the proxy {proxy.path}: {_describe(error)}") from None
     return context
-
-
-def _default_authorities() -> Path | None:
-    named = os.environ.get("X509_CERT_DIR")
-    if named:
-        return Path(named)
-    return AUTHORITIES if AUTHORITIES.is_dir() else None
 
 
 def _source(options: argparse.Namespace) -> CredentialSource:

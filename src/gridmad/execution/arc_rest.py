@@ -25,6 +25,7 @@ from gridmad.errors import DriverError, TransientError
 from gridmad.execution.contact import TAG
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.description.paths import remote_url
+from gridmad.execution.inputs import local_inputs
 from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState
 from gridmad.execution.payload import encode, payload
 from gridmad.execution.resource import JobId, Task
@@ -75,6 +76,13 @@ def _staged(job: JobDescription) -> dict[str, str]:
     if urls.get("stderr") == urls.get("stdout"):
         urls.pop("stderr", None)
     return urls
+
+
+def inputs(job: JobDescription) -> Mapping[str, str]:
+    """The paths on this machine of the inputs that the driver puts into a job's session directory,
+    by their names there.
+    """
+    return {f"gridmad.input.{n}": file.url for n, file in enumerate(local_inputs(job))}
 
 
 def activities(descriptions: Sequence[ET.Element]) -> bytes:
@@ -162,6 +170,8 @@ def _command(job: JobDescription, home: str) -> str:
         job = replace(job, **changed)
     if is_joined:
         job = replace(job, stderr=job.stdout)
+    copies = zip(local_inputs(job), inputs(job), strict=True)
+    job = replace(job, copies=[replace(file, url=name) for file, name in copies])
     if not home:
         lines.append(_AT_HOME)
     lines.append(payload(job, environment={"HOME": home} if home else None))

@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Mapping
 from typing import ClassVar
 
+from gridmad.commands import Commands, Finished
 from gridmad.errors import DriverError
-from gridmad.execution.commands import Commands, Finished
 from gridmad.execution.model import Submission
 from gridmad.execution.resource import Resource
 from gridmad.execution.status_files import StatusFiles

@@ -26,6 +26,8 @@ class ExecutionDriver(Driver):
     """Operations of which it gets one batch at a time, while the next one gathers."""
     stages_inputs: ClassVar[bool] = False
     """It brings a description's `inputs` to the job's directory itself."""
+    hides_environment: ClassVar[bool] = True
+    """What a description's `environment` says is seen by the job's user alone."""
     stages_urls: ClassVar[bool] = False
     """It brings and takes away files whose other place is a URL."""
     report: Callable[[Contact, JobState], None]

@@ -14,7 +14,6 @@ A back end implements gridmad.execution.resource.Resource; `driver_of` makes its
 
 import argparse
 import asyncio
-import hashlib
 import logging
 import os
 import time
@@ -229,7 +228,7 @@ class Engine(ExecutionDriver):
 
         orders: dict[str, list[Order]] = {}
         for index, submission in enumerate(submissions):
-            order = Order(submission, _digest(submission), expires, partial(answer, index))
+            order = Order(submission, submission.digest, expires, partial(answer, index))
             try:
                 name = self._resource.endpoint(submission)
                 name.encode()
@@ -427,18 +426,13 @@ class Engine(ExecutionDriver):
         return [job if isinstance(job, DriverError) else None for job in jobs]
 
 
-def _digest(submission: Submission) -> str:
-    """Tells whether two submissions are the same."""
-    text = repr((submission.host, submission.job_manager, submission.description))
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
 def driver_of(resource: type[Resource]) -> type[Engine]:
     """The driver of a back end."""
     members = {
         "resource_class": resource,
         "summary": resource.summary,
         "stages_inputs": resource.stages_inputs,
+        "hides_environment": resource.hides_environment,
         "stages_urls": resource.stages_urls,
         "__doc__": resource.__doc__,
     }

@@ -8,7 +8,11 @@ contact
 
 names the shepherd's process for good and, by its tag, that file.  It is all that RECOVER
 needs; the journal is for what nobody else knows: jobs whose SUBMIT was not answered, and
-jobs that were being ended, when the driver died.
+jobs that were being ended, when the driver died.  Of a job that ended before its shepherd was
+written down the contact names the driver instead.
+
+A job whose SUBMIT was not answered is ordered again.  The same job is then answered by the one
+that was begun; another one with its id, as after `gwd -c`, has that ended first.
 
 The end of a shepherd is seen by a pidfd, of one's own child and of another's alike: an
 idle driver does nothing.  All that blocks (files, fork, the journal) is done by one
@@ -39,23 +43,26 @@ import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from subprocess import Popen
-from typing import ClassVar, Final, NamedTuple, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from gridmad.driver import Batch, MaybeAwaitable, describe
-from gridmad.errors import DriverError, TransientError, UnknownJobError
-from gridmad.execution.contact import TAG
+from gridmad.errors import DriverError, TransientError
+from gridmad.execution.begun import BegunJobs, Left, take_over
 from gridmad.execution.driver import Contact, ExecutionDriver
 from gridmad.execution.ending import Ending, sweep
-from gridmad.execution.journal import Intent, Journal, Started, Unended
-from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Phase, Submission
+from gridmad.execution.fork_job import (
+    RETRY_TIME,
+    End,
+    Job,
+    Name,
+    final_state,
+    may_have_left,
+)
+from gridmad.execution.journal import Intent, Journal, Started
+from gridmad.execution.model import ACTIVE, JobState, Phase, Submission
 from gridmad.execution.processes import (
     ProcessIdentity,
-    boot_id,
-    first_child,
-    host_name,
-    status,
 )
 from gridmad.execution.shepherd import MARK, Shepherds
 from gridmad.execution.state import add_state_options, expire_files, make_folder, state_folder
@@ -71,69 +78,12 @@ SWEEP_INTERVAL: Final = 0.1
 """Seconds between looks at what is left of jobs that are being ended."""
 EXPIRY_INTERVAL: Final = 86400.0
 """Seconds between looks for what is old enough to be forgotten."""
-RETRY_TIME: Final = 1.0
+WANTED_TIME: Final = 600.0
+"""Seconds that gwd has to order a job again before what was begun of it is ended."""
 MAX_RETRY_TIME: Final = 30.0
-"""Seconds before an exit code that cannot be read is tried again: doubling from the one to
-the other."""
+"""Seconds before an exit code that cannot be read is tried again, at most: they double."""
 STOP_TIME: Final = 0.2
 """Seconds that a start under way has to end when the driver stops."""
-
-VANISHED: Final = "the job's shepherd vanished without an exit code (it was killed)"
-REBOOTED: Final = "the machine was started anew while the job ran"
-
-
-class Name(NamedTuple):
-    """What a contact says."""
-
-    shepherd: ProcessIdentity
-    tag: str
-
-    def __str__(self) -> str:
-        return f"fork://{self.shepherd}/{self.tag}"
-
-    @classmethod
-    def parse(cls, contact: Contact) -> "Name":
-        """Read a contact.  Raises DriverError for one of another driver or machine."""
-        identity, _, tag = contact.removeprefix("fork://").rpartition("/")
-        try:
-            shepherd = ProcessIdentity.parse(identity)
-        except ValueError:
-            raise UnknownJobError(contact) from None
-        name = cls(shepherd, tag)
-        if not TAG.fullmatch(tag) or str(name) != contact:
-            raise UnknownJobError(contact)
-        if not shepherd.is_here:
-            raise DriverError(f"job {contact} runs on {shepherd.host}, and this is {host_name()}")
-        return name
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """A job that is followed."""
-
-    name: Name
-    contact: Contact
-    pidfd: int
-    """Readable when the shepherd has ended; -1 when that was seen."""
-    process: Popen[bytes] | None
-    """None for a job that an earlier driver started."""
-    is_cancelled: bool = False
-    is_active: bool = True
-    """False until ACTIVE was told, which comes after the answer to SUBMIT."""
-    retry_time: float = RETRY_TIME
-    """Seconds to wait should its exit code not be readable."""
-
-
-@dataclass(slots=True, eq=False)
-class End:
-    """The end of a job that is told when nothing of the job is left."""
-
-    name: Name
-    ending: Ending
-    job: Job | None = None
-    """None for one that gwd does not wait for."""
-    state: JobState | None = None
-    """None while the shepherd runs."""
 
 
 class ForkDriver(ExecutionDriver):
@@ -164,6 +114,8 @@ class ForkDriver(ExecutionDriver):
         self._expiry: asyncio.TimerHandle | None = None
         self._jobs: dict[Contact, Job] = {}
         self._inherited: dict[str, Contact] = {}
+        self._begun = BegunJobs()
+        self._unwanted: asyncio.TimerHandle | None = None
         self._ended: list[Job] = []
         self._ends: dict[str, End] = {}
         self._wake = asyncio.Event()
@@ -196,7 +148,14 @@ class ForkDriver(ExecutionDriver):
         """Open the journal if it is not open, and end what an earlier driver was ending."""
         if self._journal is not None:
             return
-        for end in await self._in_thread(self._open_and_take_over):
+        left = await self._in_thread(self._open_and_take_over)
+        if left is None:
+            return
+        self._inherited |= left.contacts
+        self._begun.add(left.begun)
+        self._unwanted = self._loop.call_later(WANTED_TIME, self._end_unwanted)
+        for name, state in left.ends:
+            end = self._new_end(name, state=state)
             known = self._ends.setdefault(end.name.tag, end)
             job = self._jobs.get(str(end.name))
             if job is not None:
@@ -205,57 +164,29 @@ class ForkDriver(ExecutionDriver):
                 job.is_cancelled = known.state is None
         self._sweep_soon()
 
-    def _open_and_take_over(self) -> list[End]:
-        """In the thread."""
+    def _open_and_take_over(self) -> Left | None:
+        """In the thread; None where it is open."""
         if self._journal is not None:
-            return []
+            return None
         try:
             self._journal = Journal(self._folder, os.environ.get("GW_LOCATION", ""))
             make_folder(self._folder / "jobs")
-            ends = self._take_over()
+            left = take_over(self._journal, self._shepherds)
         except DriverError as error:
             self._no_journal = error
             self._close()
             raise
         self._expire()
-        return ends
+        return left
 
-    def _take_over(self) -> list[End]:
-        """In the thread: claim the jobs of drivers that died, and sort them."""
-        ends: list[End] = []
-        ended: list[tuple[str, JobState]] = []
-        for row in self._log.claim():
-            if row.contact is not None:
-                self._inherited[row.job_id] = row.contact
-            try:
-                end, state = self._take_over_one(row)
-            except (OSError, DriverError) as error:
-                text = describe(error) if isinstance(error, OSError) else error
-                log.error("job %s of an earlier driver: %s", row.job_id, text)
-                continue
-            if end is not None:
-                ends.append(end)
-            if state is not None:
-                ended.append((row.tag, state))
-        self._log.end(ended)
-        return ends
+    def _end_unwanted(self) -> None:
+        """These jobs were not ordered again; those that gwd may know run on."""
+        self._spawn(self._end_all(self._begun.unwanted()))
 
-    def _take_over_one(self, row: Unended) -> tuple[End | None, JobState | None]:
-        """In the thread: what has to be ended of a job, and its final state if it has one."""
-        if row.contact is None:
-            log.warning("job %s was begun and never answered: it is ended", row.job_id)
-            self._shepherds.forbid(row.tag, 128 + signal.SIGTERM)
-            for shepherd in self._shepherds.find(row.tag):
-                return self._new_end(Name(shepherd, row.tag)), None
-            return None, JobState.done(128 + signal.SIGTERM)
-        name = Name.parse(row.contact)
-        if not name.shepherd.is_alive:
-            state = self._final_state(name, None, row.is_cancelled)
-            return self._new_end(name, state=state) if _may_have_left(state) else None, state
-        if row.is_cancelled:
-            log.info("job %s was being ended, and still is", row.job_id)
-            return self._new_end(name), None
-        return None, None
+    async def _end_all(self, contacts: Sequence[Contact]) -> None:
+        if contacts:
+            log.warning("jobs that nobody wants any more are ended: %s", ", ".join(contacts))
+            await self._cancel(contacts)
 
     def _expire_later(self) -> None:
         self._expiry = self._loop.call_later(EXPIRY_INTERVAL, self._expire_now)
@@ -279,8 +210,9 @@ class ForkDriver(ExecutionDriver):
     async def stop(self) -> None:
         """Leave the jobs running."""
         self._is_stopping = True
-        if self._expiry is not None:
-            self._expiry.cancel()
+        for timer in (self._expiry, self._unwanted):
+            if timer is not None:
+                timer.cancel()
         for task in self._tasks:
             task.cancel()
         for job in self._jobs.values():
@@ -308,14 +240,16 @@ class ForkDriver(ExecutionDriver):
     async def submit(self, submissions: Batch[Submission, Contact]) -> None:
         """Start the jobs, some at a time; each is answered once it is in the journal."""
         await self._open()
-        for first in range(0, len(submissions), CHUNK):
-            future = self._worker.submit(self._start_jobs, submissions[first : first + CHUNK])
+        new = await self._settle_begun(submissions)
+        for first in range(0, len(new), CHUNK):
+            indexes = new[first : first + CHUNK]
+            future = self._worker.submit(self._start_jobs, [submissions[i] for i in indexes])
             try:
                 outcomes = await asyncio.wrap_future(future)
             except asyncio.CancelledError:
                 future.add_done_callback(_kill_unanswered)
                 raise
-            for index, outcome in enumerate(outcomes, first):
+            for index, outcome in zip(indexes, outcomes, strict=True):
                 if isinstance(outcome, DriverError):
                     submissions.settle(index, outcome)
                 else:
@@ -323,11 +257,37 @@ class ForkDriver(ExecutionDriver):
                     submissions.settle(index, outcome.contact)
                     self._loop.call_soon(self._tell_active, outcome)
 
+    async def _settle_begun(self, submissions: Batch[Submission, Contact]) -> list[int]:
+        """Answer the orders of jobs that were begun already, and end what was begun under the
+        ids of others; the numbers of those that are to be started.
+        """
+        new: list[int] = []
+        taken: list[tuple[int, Contact]] = []
+        unwanted: list[Contact] = []
+        for index, submission in enumerate(submissions):
+            same, others = self._begun.ordered(submission.job_id, submission.digest)
+            unwanted += others
+            if same is None:
+                new.append(index)
+            else:
+                taken.append((index, same))
+        await self._end_all(unwanted)
+        found = await self._find([contact for _, contact in taken]) if taken else []
+        for (index, contact), one in zip(taken, found, strict=True):
+            if isinstance(one, DriverError):
+                submissions.settle(index, one)
+                continue
+            log.warning("job %s was started already: %s", submissions[index].job_id, contact)
+            submissions.settle(index, contact)
+            state = one if isinstance(one, JobState) else ACTIVE
+            self._loop.call_soon(self.report, contact, state)
+        return new
+
     def _start_jobs(self, submissions: Sequence[Submission]) -> list[Job | DriverError]:
         """In the thread: write down the intent, act, write down what became of it."""
         tags = [os.urandom(8).hex() for _ in submissions]
         self._log.intend(
-            Intent(tag, submission.job_id)
+            Intent(tag, submission.job_id, digest=submission.digest)
             for tag, submission in zip(tags, submissions, strict=True)
         )
         outcomes = [
@@ -401,7 +361,7 @@ class ForkDriver(ExecutionDriver):
                 continue
             if self._jobs.get(job.contact) is not job:
                 continue
-            if _may_have_left(state) and job.name.tag not in self._ends:
+            if may_have_left(state) and job.name.tag not in self._ends:
                 log.error("job %s: %s", job.contact, state.reason)
                 self._ends[job.name.tag] = self._new_end(job.name, job, state)
             end = self._ends.get(job.name.tag)
@@ -424,7 +384,7 @@ class ForkDriver(ExecutionDriver):
         known: list[tuple[str, JobState]] = []
         for job in jobs:
             try:
-                state = self._final_state(job.name, job.process, job.is_cancelled)
+                state = final_state(self._shepherds, job.name, job.process, job.is_cancelled)
             except OSError as error:
                 states.append(error)
             else:
@@ -439,26 +399,6 @@ class ForkDriver(ExecutionDriver):
             self._log.end(ends)
         except DriverError as error:
             log.warning("the end of %d jobs is not written down: %s", len(ends), error)
-
-    def _final_state(
-        self, name: Name, process: Popen[bytes] | None, is_cancelled: bool
-    ) -> JobState:
-        """In the thread: the end of a job whose shepherd is gone."""
-        waited = process.wait() if process is not None else -1
-        try:
-            exit_code = self._shepherds.exit_code(name.tag)
-        except OSError:
-            if waited < 0 and not is_cancelled:
-                raise
-            exit_code = None
-        if exit_code is None and waited >= 0:
-            # What the shepherd could not write (the disk is full) it ended with.
-            exit_code = waited
-        if exit_code is None and is_cancelled:
-            exit_code = 128 + signal.SIGKILL
-        if exit_code is not None:
-            return JobState.done(exit_code)
-        return JobState.failed(VANISHED if name.shepherd.boot_id == boot_id() else REBOOTED)
 
     def _tell_end(self, job: Job, state: JobState) -> None:
         del self._jobs[job.contact]
@@ -475,18 +415,20 @@ class ForkDriver(ExecutionDriver):
             job = self._jobs.get(contact)
             if job is None:
                 return self.recover(contacts)
-            states.append(_present_state(job))
+            states.append(job.present_state)
         return states
 
     async def recover(self, contacts: Batch[Contact, JobState]) -> list[JobState | DriverError]:
         """Find jobs by their contacts alone, and follow those that run."""
         return [
-            _present_state(found) if isinstance(found, Job) else found
+            found.present_state if isinstance(found, Job) else found
             for found in await self._find(contacts)
         ]
 
     async def _find(self, contacts: Sequence[Contact]) -> list[Job | JobState | DriverError]:
         """The jobs of contacts, followed from here on; of ended ones their states."""
+        for contact in contacts:
+            self._begun.heard(contact)
         unknown = [contact for contact in contacts if contact not in self._jobs]
         searched = await self._in_thread(self._search, unknown) if unknown else []
         outcomes: dict[Contact, Job | JobState | DriverError] = {}
@@ -500,7 +442,7 @@ class ForkDriver(ExecutionDriver):
                 self._follow(found)
                 if found.is_cancelled:
                     self._end(found)
-            elif isinstance(found, JobState) and _may_have_left(found):
+            elif isinstance(found, JobState) and may_have_left(found):
                 name = Name.parse(contact)
                 job = self._jobs[contact] = Job(name, contact, -1, None)
                 self._ends.setdefault(name.tag, self._new_end(name, state=found)).job = job
@@ -525,7 +467,7 @@ class ForkDriver(ExecutionDriver):
             pidfd = name.shepherd.open()
             if pidfd is not None:
                 return Job(name, contact, pidfd, None, is_cancelled)
-            state = self._final_state(name, None, is_cancelled)
+            state = final_state(self._shepherds, name, None, is_cancelled)
         except OSError as error:
             return TransientError(f"job {contact}: {describe(error)}")
         self._write_ends([(name.tag, state)])
@@ -539,6 +481,9 @@ class ForkDriver(ExecutionDriver):
 
     async def cancel(self, contacts: Batch[Contact, None]) -> list[DriverError | None]:
         """Begin to end jobs; one that has ended already is no failure."""
+        return await self._cancel(contacts)
+
+    async def _cancel(self, contacts: Sequence[Contact]) -> list[DriverError | None]:
         found = await self._find(contacts)
         jobs = [job for job in found if isinstance(job, Job) and not job.is_cancelled]
         for job in jobs:
@@ -608,7 +553,9 @@ class ForkDriver(ExecutionDriver):
 
     def _write_last(self, ends: Sequence[End]) -> None:
         """In the thread."""
-        self._write_ends([(end.name.tag, self._final_state(end.name, None, True)) for end in ends])
+        self._write_ends(
+            [(end.name.tag, final_state(self._shepherds, end.name, None, True)) for end in ends]
+        )
 
     # ------------------------------------------------------------ tasks and the thread
 
@@ -646,20 +593,6 @@ def _respect_signals() -> None:
             signal.getsignal(number) is signal.SIG_IGN
         ):
             signal.signal(number, signal.SIG_DFL)
-
-
-def _present_state(job: Job) -> JobState:
-    """A running job, which may have been stopped by someone."""
-    if not job.is_active:
-        return PENDING
-    child = first_child(job.name.shepherd.pid)
-    found = status(child) if child is not None else None
-    return SUSPENDED if found is not None and found.state in ("T", "t") else ACTIVE
-
-
-def _may_have_left(state: JobState) -> bool:
-    """Whether processes of the job may run though its shepherd does not."""
-    return state.phase is Phase.FAILED and state.reason == VANISHED
 
 
 def _kill_session(process: Popen[bytes]) -> None:

@@ -13,6 +13,9 @@ A job manager that died is started again by a request to go on with one of its j
 finds all of them in its files.  It then listens on another port, so a job is known by the
 path of its contact.
 
+Inputs that are files of this machine are fetched by a job of their own, once for all jobs of a
+gatekeeper (see gridmad.execution.gram_rsl).  That keeps no other job from running.
+
 Source: Globus Toolkit 6, "GRAM5: RSL Specification", "GRAM5: Protocol"; what a job manager
 answers when was tried on version 15.8.
 """
@@ -48,8 +51,11 @@ from gridmad.execution.gram_client import (
     GramState,
     Signal,
 )
-from gridmad.execution.gram_rsl import job_rsl
-from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Submission
+from gridmad.execution.gram_files import Fetches
+from gridmad.execution.gram_rsl import fetch_rsl, job_rsl
+from gridmad.execution.gram_serving import served
+from gridmad.execution.inputs import local_inputs, read_files
+from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Phase, Submission
 from gridmad.execution.resource import JobId, Resource, Task
 from gridmad.options import count
 
@@ -75,6 +81,8 @@ QUERY_PART: Final = 0.5
 states until the next one."""
 RESTART_PAUSE: Final = 60.0
 """Seconds before one asks again for a job manager that runs and does not answer."""
+FETCH_TIME: Final = 3600.0
+"""Seconds that a job which fetches files may take: it may have to wait in a queue."""
 CANCELLED: Final = 143
 """The exit code of a job that was ended: 128 + SIGTERM."""
 NO_REASON: Final = "the job failed, and its job manager does not say why"
@@ -169,6 +177,8 @@ class Known:
     is_cancelled: bool = False
     asking: asyncio.Task[None] | None = None
     ending: asyncio.Task[DriverError | None] | None = None
+    ended: asyncio.Event | None = None
+    """Set at its end, where somebody waits for that."""
 
 
 class Gram(Resource):
@@ -178,7 +188,9 @@ class Gram(Resource):
     summary = "runs jobs through GRAM5"
     chunk = 1
     submitters = PLACES
+    stages_inputs = True
     stages_urls = True
+    hides_environment = False
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -211,6 +223,7 @@ class Gram(Resource):
         """How many proxies there were so far."""
         self._opening = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._fetches = Fetches(lambda endpoint, files: self._spawn(self._fetch(endpoint, files)))
 
     async def start(self) -> None:
         """Load the library; without a valid proxy all else waits for one."""
@@ -248,24 +261,61 @@ class Gram(Resource):
         Whatever goes wrong, none of them runs before it is committed.
         """
         await self._ready()
-        return await asyncio.gather(*(self._submit(endpoint, task) for task in tasks))
+        inputs = [local_inputs(task.submission.description) for task in tasks]
+        paths = {file.url for files in inputs for file in files}
+        contents = await asyncio.to_thread(read_files, paths) if paths else {}
+        if contents:
+            await self._fetches.have(endpoint, {one.digest: one.data for one in contents.values()})
+        fetched = {path: one.digest for path, one in contents.items()}
+        return await asyncio.gather(*(self._submit(endpoint, task, fetched) for task in tasks))
 
-    async def _submit(self, endpoint: str, task: Task) -> JobId | DriverError:
+    async def _submit(
+        self, endpoint: str, task: Task, fetched: Mapping[str, str]
+    ) -> JobId | DriverError:
         try:
-            text = job_rsl(task.submission.description, COMMIT_TIME)
+            text = job_rsl(task.submission.description, COMMIT_TIME, fetched)
             answer = await self._ask(self._opened().request(endpoint, text))
         except TransientError as error:
             return NotSubmittedError(str(error))
         except DriverError as error:
             return error
+        try:
+            return self._taken(endpoint, answer).job
+        except DriverError as error:
+            return error
+
+    def _taken(self, endpoint: str, answer: Answer) -> Known:
+        """The job that a gatekeeper took.  Raises DriverError where it did not."""
         if answer.contact and answer.code in (GramError.NONE, GramError.WAITING_FOR_COMMIT):
             known = self._know(endpoint, answer.contact)
             known.tells, known.credential = True, self._credentials
             known.heard = time.monotonic()
-            return answer.contact
+            return known
         if answer.code in _OUT_OF_REACH:
-            return NotSubmittedError(explain(answer))
-        return DriverError(explain(answer))
+            raise NotSubmittedError(explain(answer))
+        raise DriverError(explain(answer))
+
+    async def _fetch(self, endpoint: str, files: Mapping[str, bytes]) -> bool:
+        """Have a job fetch files, given by their digests; whether it did."""
+        credential = self._credential
+        assert credential is not None
+        try:
+            async with served(files, os.environ["GLOBUS_HOSTNAME"], credential) as urls:
+                text = fetch_rsl(urls, COMMIT_TIME)
+                answer = await self._ask(self._opened().request(endpoint, text))
+                known = self._taken(endpoint, answer)
+                known.ended = asyncio.Event()
+                await self._commit(known)
+                async with asyncio.timeout(FETCH_TIME):
+                    await known.ended.wait()
+            await self._release(known)
+        except (TimeoutError, DriverError) as error:
+            problem = str(error) or "the job that fetches them does not end"
+        else:
+            problem = fetch_problem(known.state)
+        if problem:
+            log.warning("%s does not get the inputs of jobs: %s", endpoint, problem)
+        return not problem
 
     async def commit(self, endpoint: str, jobs: Mapping[JobId, str]) -> None:
         """Let jobs run."""
@@ -405,6 +455,8 @@ class Gram(Resource):
         if known.state.is_final or known.state == state:
             return
         known.state = state
+        if state.is_final and known.ended is not None:
+            known.ended.set()
         self.report(known.gatekeeper.name, known.job, state)
         if known.is_cancelled and not state.is_final:
             # A cancellation that came while the job was being submitted may lie there until
@@ -564,6 +616,14 @@ def state_of(answer: Answer) -> JobState:
     return JobState.failed(
         " ".join(filter(None, (answer.failure_text, answer.detail))) or NO_REASON
     )
+
+
+def fetch_problem(state: JobState) -> str:
+    """Why a job did not fetch files; "" where it did, as far as is known."""
+    if state.phase is Phase.FAILED:
+        return state.reason or NO_REASON
+    code = state.exit_code
+    return f"the job that fetches them ended with exit code {code}" if code else ""
 
 
 def explain(answer: Answer) -> str:

@@ -298,7 +298,12 @@ class GramClient:
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[number] = future
         try:
-            refused = await self._loop.run_in_executor(self._starters, self._start, start, number)
+            starting = self._loop.run_in_executor(self._starters, self._start, start, number)
+        except RuntimeError:
+            self._waiting.pop(number, None)
+            raise TransientError("the driver is stopping") from None
+        try:
+            refused = await starting
             return refused if refused is not None else await future
         finally:
             # An answer that comes later is dropped.

@@ -14,9 +14,9 @@ from typing import Final, TypeVar
 
 from gridmad.driver import describe
 from gridmad.errors import DriverError
-from gridmad.execution.commands import end_leftovers
 from gridmad.execution.contact import group_name
 from gridmad.execution.journal import Intent, Journal, Started, Unended
+from gridmad.execution.leftovers import end_leftovers
 from gridmad.execution.model import JobState
 from gridmad.execution.state import expire_files, make_folder
 

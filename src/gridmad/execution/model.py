@@ -1,5 +1,6 @@
 """The life of a job: how it is described, named and followed."""
 
+import hashlib
 from dataclasses import dataclass
 from enum import Enum
 
@@ -59,3 +60,12 @@ class Submission:
     job_manager: str
     """The part behind the slash of the resource (`jobmanager-fork`); "" where none was given."""
     description: JobDescription
+    origin: str = ""
+    """Tells gwd's job from an earlier one with the same id, as after `gwd -c`; "" where that is
+    not known."""
+
+    @property
+    def digest(self) -> str:
+        """Tells whether two submissions are of one job, and the same."""
+        text = repr((self.host, self.job_manager, self.description, self.origin))
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -44,7 +44,8 @@ def payload(
     DriverError for a job that no shell can run.
     """
     words = [quote(word) for word in (*launcher, _executable(job.executable), *job.arguments)]
-    lines = ["finish() {"]
+    lines = ["_gridmad_origin=$(pwd)"] if any(map(_is_own, job.copies)) else []
+    lines.append("finish() {")
     if status_file:
         # What a shell cannot write is no reason to fail: the resource tells the exit code too.
         part = quote(f"{status_file}.part")
@@ -101,17 +102,23 @@ def encode(script: str) -> bytes:
 
 def _copy(file: StagedFile) -> str:
     """A line that copies a file into the job's directory: by its name only when it is whole, as
-    another job of the same directory may be reading it.
+    another job of the same directory may be reading it.  The job's own file is moved there.
     """
+    source = quote(file.url)
+    bring = f'mv -f "$_gridmad_origin"/{source}' if _is_own(file) else f"cp {source}"
     name = quote(f"./{file.name}")
     mode = "700" if file.is_executable else "600"
     steps = (
         f"part=$(mktemp {name}.XXXXXXXX)",
-        f'cp {quote(file.url)} "$part"',
+        f'{bring} "$part"',
         f'chmod {mode} "$part"',
         f'mv -f "$part" {name}',
     )
-    return f'{{ {" && ".join(steps)} || rm -f "$part"; }} </dev/null >/dev/null 2>&1'
+    return f'( {" && ".join(steps)} || rm -f "$part" ) </dev/null >/dev/null 2>&1'
+
+
+def _is_own(file: StagedFile) -> bool:
+    return not file.url.startswith("/")
 
 
 def _executable(value: str) -> str:

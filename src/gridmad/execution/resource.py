@@ -65,7 +65,10 @@ class Resource:
     looks: ClassVar[bool] = False
     """It has a `look`."""
     stages_inputs: ClassVar[bool] = False
-    """Its `submit` brings the `inputs` of a description to the job's directory."""
+    """It brings the `inputs` of a description to the job's directory."""
+    hides_environment: ClassVar[bool] = True
+    """What a description's `environment` says is seen by the job's user alone: not where it is
+    part of what others can list, as a command's arguments."""
     stages_urls: ClassVar[bool] = False
     """It brings and takes away files whose other place is a URL."""
 

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 MAX_CONTACT = 999
 """Bytes of a contact that gwd keeps."""
+TEMPLATE = "job.template"
+"""gwd's name for what the user wrote, in the folder of a job."""
 MAX_LOGGED = 200
 """Characters of the names of attributes that are logged."""
 
@@ -345,7 +347,12 @@ class ExecutionService(Service):
 def _live_output(driver: ExecutionDriver) -> "LiveOutput":
     from gridmad.live_output import LiveOutput  # loaded where it is wanted only
 
-    return LiveOutput(driver.options, os.environ, is_staged=driver.stages_inputs)
+    return LiveOutput(
+        driver.options,
+        os.environ,
+        is_staged=driver.stages_inputs,
+        hides_environment=driver.hides_environment,
+    )
 
 
 def _read_submission(request: Request) -> Submission | DriverError:
@@ -354,13 +361,25 @@ def _read_submission(request: Request) -> Submission | DriverError:
     path = request[3]
     try:
         description = parse_description(_read(file_name(path)))
+        origin = _origin(file_name(path))
     except OSError as error:
         return DescriptionError(f"cannot read the job description {describe(error)}")
     except ValueError as error:
         return DescriptionError(f"cannot read the job description {path}: {error}")
     except DescriptionError as error:
         return DescriptionError(f"{path}: {error}")
-    return Submission(request.id, host, job_manager, description)
+    return Submission(request.id, host, job_manager, description, origin)
+
+
+def _origin(path: str) -> str:
+    """When gwd took the job: it writes the job's template beside its description then, and
+    neither again while the job lives nor when a driver or gwd itself is started anew.
+    """
+    try:
+        found = os.stat(f"{os.path.dirname(path)}/{TEMPLATE}")  # noqa: PTH116, PTH120
+    except OSError:  # what described the job is not gwd
+        return ""
+    return str(found.st_mtime_ns)
 
 
 def _read(path: str) -> bytes:

@@ -33,10 +33,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from gridmad.commands import Commands, Finished
 from gridmad.driver import describe
 from gridmad.errors import DriverError, NotSubmittedError, TransientError
 from gridmad.execution.batch_system import BatchSystem, add_native_option
-from gridmad.execution.commands import Commands, Finished
 from gridmad.execution.contact import group_name
 from gridmad.execution.engine import driver_of
 from gridmad.execution.environment import inherited, on_another_machine

@@ -25,6 +25,7 @@ import re
 import stat
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -35,10 +36,13 @@ from gridmad.errors import DriverError
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.description.paths import local_path, remote_url
 from gridmad.execution.environment import job_environment
-from gridmad.execution.processes import ProcessIdentity, find_by_argument
+from gridmad.execution.processes import ProcessIdentity, find_by_argument, first_child
 
 MARK: Final = "GRIDMAD_JOB"
 """The variable that marks a job's processes, in whatever session they are."""
+
+DECISION_TIME: Final = 2.0
+"""Seconds within which a shepherd that was just started is at work, or ends."""
 
 _SCRIPT: Final = str(Path(__file__).with_name("shepherd.sh"))
 _SHELL: Final = "/bin/sh"
@@ -130,15 +134,33 @@ class Shepherds:
             return None
         return int(line) if re.fullmatch(rb"[0-9]{1,3}\n", line) else None
 
-    def forbid(self, tag: str, exit_code: int) -> None:
-        """Write down an exit code in the shepherd's place; one not yet at work ends then."""
+    def decide(self, tag: str) -> ProcessIdentity | int | None:
+        """What became of a job of which it is not known whether it was begun: its shepherd, its
+        exit code, or None where it never ran and never will.
+
+        Blocks while a shepherd has not decided, for DECISION_TIME at most.
+        """
+        end = time.monotonic() + DECISION_TIME
+        while (exit_code := self.exit_code(tag)) is None:
+            self.forbid(tag)
+            shepherds = self.find(tag)
+            if not shepherds:
+                return self.exit_code(tag)
+            # One at work takes no notice of what is forbidden.
+            if first_child(shepherds[0].pid) is not None or time.monotonic() > end:
+                return shepherds[0]
+            time.sleep(0.01)
+        return exit_code
+
+    def forbid(self, tag: str) -> None:
+        """Put something in the exit code's place; a shepherd not yet at work ends then."""
         path = self.status_file(tag)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
             return
         try:
-            os.write(descriptor, b"%d\n" % exit_code)
+            os.write(descriptor, b"forbidden\n")
         finally:
             os.close(descriptor)
 

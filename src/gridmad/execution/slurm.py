@@ -28,9 +28,9 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from gridmad import credential_watch
+from gridmad.commands import Commands, Finished
 from gridmad.errors import DriverError, NotSubmittedError, TransientError
 from gridmad.execution.batch_system import BatchSystem, add_native_option
-from gridmad.execution.commands import Commands, Finished
 from gridmad.execution.contact import group_name, number_in_group
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.engine import driver_of

@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from gridmad.commands import Commands, Finished
 from gridmad.errors import DriverError, TransientError
 from gridmad.execution.batch_system import BatchSystem
-from gridmad.execution.commands import Commands, Finished
 from gridmad.execution.contact import group_name
 from gridmad.execution.model import JobState
 from gridmad.execution.resource import JobId, Task

@@ -15,6 +15,9 @@ be watched runs as it always did.
 In gwd's wrapper mode the wrapper writes the program's output into files, which are watched in
 place of its own, and tells the program's exit code there (gw_wrapper.sh of GridWay 5.14,
 `execution`).
+
+The login for the broker is in the job's environment, or, where others could see it there, in a
+file that comes with the job: the script reads it and removes it before anything else is started.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,8 +39,11 @@ as for any job.
 # One line, since not every batch system's own scripts keep a line feed in an argument.
 SCRIPT: Final = " ".join(
     f"""
-_msgpeek_staged=$1; _msgpeek_shared=$2; _msgpeek_own=$3; _msgpeek_usual=$4; _msgpeek_version=$5;
-shift 5;
+_msgpeek_login=$1; _msgpeek_staged=$2; _msgpeek_shared=$3; _msgpeek_own=$4; _msgpeek_usual=$5;
+_msgpeek_version=$6; shift 6;
+if [ -f "$_msgpeek_login" ]; then
+{{ {{ IFS= read -r MSGPEEK_USER; IFS= read -r MSGPEEK_PASSWORD; }} <"$_msgpeek_login"; }}
+2>/dev/null; rm -f "$_msgpeek_login" 2>/dev/null; export MSGPEEK_USER MSGPEEK_PASSWORD; fi;
 if command -v timeout >/dev/null 2>&1; then
 for _msgpeek_bundle in "$_msgpeek_staged" "$_msgpeek_shared"; do
 [ -f "$_msgpeek_bundle" ] || continue;
@@ -81,6 +87,9 @@ class Peek:
     """Of `msgpeek wrap`, the same for all jobs."""
     environment: Mapping[str, str]
     """What must not be seen by others; `msgpeek wrap` takes it out before the job starts."""
+    login: str = ""
+    """The path of a file of this machine that is brought to each job in place of that: a line
+    with the user's name and one with the password."""
 
 
 def watchable(job: JobDescription, job_id: str, stream: str, peek: Peek) -> JobDescription | None:
@@ -109,10 +118,11 @@ def watchable(job: JobDescription, job_id: str, stream: str, peek: Peek) -> JobD
         ]
         if output := local_path(job.stdout):
             options.append(f"--follow-status={output}")
-    staged = ""
-    if peek.is_staged:
-        place = f"{folder}/" if is_wrapper and folder else ""
-        staged = f"{place}.{peek.bundle.rpartition('/')[2]}"
+    # Inputs are brought to places below the job's directory.
+    place = f"{folder}/" if is_wrapper and folder and not folder.startswith("/") else ""
+    staged = f"{place}.{peek.bundle.rpartition('/')[2]}" if peek.is_staged else ""
+    # Jobs that share a directory share msgpeek; the login is one job's alone, which removes it.
+    login = f"{place}.msgpeek-{job_id}" if peek.login else ""
     return replace(
         job,
         executable=SHELL,
@@ -120,6 +130,7 @@ def watchable(job: JobDescription, job_id: str, stream: str, peek: Peek) -> JobD
             "-c",
             SCRIPT,
             "msgpeek",
+            login,
             staged,
             peek.bundle,
             peek.interpreter,
@@ -139,6 +150,7 @@ def watchable(job: JobDescription, job_id: str, stream: str, peek: Peek) -> JobD
             # What was the executable is an input like others now, and nobody would let it run.
             *(replace(file, is_executable=True) if file.name == job.executable else file
               for file in job.inputs),
+            *([StagedFile(login, peek.login)] if login else []),
             *([StagedFile(staged, peek.bundle)] if staged else []),
         ],
         program=job.executable,

@@ -1,295 +1,166 @@
-"""gw_im_mad_bdii: the hosts that a BDII publishes in GLUE 1.3."""
+"""gw_im_mad_bdii: the hosts that a BDII publishes, in GLUE 1.3, in GLUE 2, or in both."""
 
 import argparse
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+import re
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Protocol
 
-from gridmad.errors import DriverError, MissingDependencyError, TransientError, UsageError
-from gridmad.information import glue1
-from gridmad.information.driver import InformationDriver
-from gridmad.information.glue1_filter import HostFilter, QueueFilter
-from gridmad.information.hostlist import HostList
+from gridmad.errors import MissingDependencyError, UsageError
+from gridmad.information import ldap_server
+from gridmad.information.glue_trees import BASE_1, BASE_2, choose_trees
 from gridmad.information.ldap import Entry, Search
-from gridmad.information.model import Attribute, HostAttributes
-from gridmad.information.queues import QueueIndexes
-from gridmad.information.snapshot import Snapshots
+from gridmad.information.model import HostAttributes
+from gridmad.information.published import PublishedInformation
 from gridmad.options import seconds
 
-if TYPE_CHECKING:
-    from gridmad.information.directory import Directory
-
-log = logging.getLogger(__name__)
-
 BDII_PORT = 2170
-LDAPS_PORT = 636
-MAX_REPORTED = 100_000
-"""Problems that are remembered, to be logged only once."""
-BASE = "mds-vo-name=local,o=grid"
 
-Hosts = Mapping[str, HostAttributes]
-Answer = TypeVar("Answer")
+_VO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 
 
-class Server(NamedTuple):
-    """Where a directory is."""
+class Source(Protocol):
+    """What can be searched for entries: a directory, or what gives the same."""
 
-    host: str
-    port: int
-    is_tls: bool
+    @property
+    def url(self) -> str:
+        """Where it is, for logs."""
+
+    def fetch(self, searches: Iterable[Search]) -> Sequence[Sequence[Entry]]:
+        """The entries that each search finds.  Raises TransientError where that are not all."""
 
 
-class BdiiInformation(InformationDriver):
+class BdiiInformation(PublishedInformation):
     """Answers from a snapshot of the whole directory, joined in memory.
 
     One paged search per class of entries and refresh serves every DISCOVER and MONITOR.
     """
 
-    summary = "Hosts and queues that a BDII (LDAP) publishes in GLUE 1.3."
+    summary = "Hosts and queues that a BDII (LDAP) publishes in GLUE 1.3 or GLUE 2."
+    source = "the BDII"
+    port: ClassVar[int] = BDII_PORT
+    glue: ClassVar[str] = "auto"
+    """The version of GLUE that is read where --glue names none."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        self._server = parse_server(options.server, options.port)
-        _check_base(options.base)
-        self._queue_filter = QueueFilter(options.queue_filter)
-        self._host_filter = HostFilter(options.host_filter)
-        self._list = HostList(options.host_list) if options.host_list else None
-        self._snapshots: Snapshots[Hosts] | None = None
-        self._directory: Directory | None = None
-        self._indexes = QueueIndexes()
-        self._hosts: Hosts = {}
-        self._reported: set[str] = set()
+        self.locate()
+        for option, base in (("-b", options.base), ("--glue2-base", options.glue2_base)):
+            if base is not None:
+                _check_base(option, base)
+        self._trees = choose_trees(
+            options.glue,
+            options.base,
+            options.glue2_base,
+            queue_filter=options.queue_filter,
+            host_filter=options.host_filter,
+            vos=options.vo,
+        )
+        self._directory: Source | None = None
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare the server, the filters and how often to ask."""
+        """Declare the servers, the trees, the filters and how often to ask."""
+        ldap_server.add_options(parser, cls.source, cls.port)
+        cls.add_tree_options(parser)
         parser.add_argument(
-            "-s",
-            "--server",
-            metavar="SERVER[:PORT]",
-            required=True,
-            help="the BDII, by name or as ldap://SERVER[:PORT] or ldaps://SERVER[:PORT]",
+            "--timeout",
+            metavar="SECONDS",
+            type=seconds,
+            default=30.0,
+            help=f"time that {cls.source} has for one LDAP operation (default: %(default)g)",
+        )
+        super().add_options(parser)
+
+    @classmethod
+    def add_tree_options(cls, parser: argparse.ArgumentParser) -> None:
+        """Declare what is read of it."""
+        parser.add_argument(
+            "--glue",
+            choices=["1", "2", "auto"],
+            default=cls.glue,
+            help="the version of GLUE to read; auto is both, or the one whose base is named or "
+            "that the filters are for, and merges them (default: %(default)s)",
         )
         parser.add_argument(
-            "-p",
-            "--port",
-            metavar="PORT",
-            type=_port,
-            help=f"its port (default: {BDII_PORT}, for ldaps {LDAPS_PORT})",
+            "-b", "--base", metavar="BASE", help=f"base of GLUE 1.3's tree (default: {BASE_1})"
         )
         parser.add_argument(
-            "-b",
-            "--base",
-            metavar="BASE",
-            default=BASE,
-            help="base of the tree (default: %(default)s)",
+            "--glue2-base", metavar="BASE", help=f"base of GLUE 2's tree (default: {BASE_2})"
+        )
+        parser.add_argument(
+            "--vo",
+            metavar="VO[,VO...]",
+            type=_vos,
+            default=(),
+            help="show the queues that let one of these in, with the slots that are free for "
+            "them (default: all queues)",
         )
         parser.add_argument(
             "-q",
             "--queue-filter",
             metavar="QUEUEFILTER",
             default="",
-            help="LDAP filter of GlueCE entries, the queues to show, for instance "
-            "(GlueCEStateStatus=Production)(GlueCEAccessControlBaseRule=VO:biomed)",
+            help="LDAP filter of queues, for instance "
+            "(GlueCEStateStatus=Production)(GlueCEAccessControlBaseRule=VO:biomed); for GLUE 2 "
+            "it is translated, or written as (GLUE2ComputingShareServingState=production)",
         )
         parser.add_argument(
             "-f",
             "--host-filter",
             metavar="HOSTFILTER",
             default="",
-            help="LDAP filter of hosts by their GlueCE, GlueCluster and GlueSubCluster entries, "
+            help="LDAP filter of hosts by what is published of them and their nodes, "
             "for instance (GlueHostArchitecturePlatformType=x86_64)",
-        )
-        parser.add_argument(
-            "-l",
-            "--host-list",
-            metavar="HOSTLIST",
-            help="file with lines HOST [ATTRIBUTE_FILE]: hosts to show beside those of the BDII; "
-            "what an attribute file says wins",
-        )
-        parser.add_argument(
-            "--refresh",
-            metavar="SECONDS",
-            type=partial(seconds, shortest=1.0),
-            default=120.0,
-            help="how often the BDII is read while somebody asks (default: %(default)g)",
-        )
-        parser.add_argument(
-            "--timeout",
-            metavar="SECONDS",
-            type=seconds,
-            default=30.0,
-            help="time that the BDII has for one LDAP operation (default: %(default)g)",
         )
 
     async def start(self) -> None:
-        """Import the LDAP library; nothing is asked of the BDII before somebody asks here."""
-        self._directory = await asyncio.to_thread(self._open)
-        self._snapshots = Snapshots(self._fetch, self.options.refresh, self.options.staleness)
+        """Import the LDAP library; nothing is asked of the server before somebody asks here."""
+        self._directory = await asyncio.to_thread(self.open)
+        await super().start()
 
-    async def stop(self) -> None:
-        """Stop refreshing."""
-        if self._snapshots is not None:
-            await self._snapshots.stop()
+    def locate(self) -> None:
+        """Find out where the source is.  Raises UsageError where the options tell that wrong."""
+        self._servers = ldap_server.servers_of(self.options, self.port)
+        self._access = ldap_server.access_of(self.options, self._servers)
 
-    def discover(self) -> Sequence[str] | Awaitable[Sequence[str]]:
-        """Every host that has a queue, sorted, after those of the host list."""
-        return self._answer(list)
-
-    def monitor(
-        self, hosts: Sequence[str]
-    ) -> (
-        Mapping[str, HostAttributes | DriverError]
-        | Awaitable[Mapping[str, HostAttributes | DriverError]]
-    ):
-        """What the snapshot holds of `hosts`."""
-
-        def choose(known: Hosts) -> Mapping[str, HostAttributes | DriverError]:
-            return {
-                host: attributes
-                for host in hosts
-                if (attributes := known.get(host) or known.get(host.lower())) is not None
-            }
-
-        return self._answer(choose)
-
-    def age(self) -> float:
-        """The age of the snapshot."""
-        return 0.0 if self._snapshots is None else self._snapshots.age()
-
-    def _answer(self, choose: Callable[[Hosts], Answer]) -> Answer | Awaitable[Answer]:
-        assert self._snapshots is not None, "not started"
-        snapshot = self._snapshots.get()
-        if isinstance(snapshot, Mapping):
-            return choose(snapshot)
-
-        async def later() -> Answer:
-            return choose(await snapshot)
-
-        return later()
-
-    def _open(self) -> "Directory":
+    def open(self) -> Source:
+        """The source, with its library imported; connects to nothing yet."""
         try:
             from gridmad.information.directory import Directory
         except ImportError:
             raise MissingDependencyError("ldap3", "bdii") from None
-        return Directory(*self._server, self.options.base, self.options.timeout)
+        base = self._trees.searches[0].base
+        return Directory(self._servers, self._access, base, self.options.timeout)
 
-    # ------------------------------------------------------------ in the fetching thread
+    @property
+    def place(self) -> str:
+        """The server's URL."""
+        return self._directory.url if self._directory else ""
 
-    def _fetch(self) -> Hosts:
-        """All hosts, as they are now."""
-        assert self._directory is not None
-        searches = self._queue_filter.apply(glue1.SEARCHES.values())
-        choices = self._host_filter.searches
-        found = self._directory.fetch([*searches, *choices])
-        entries = _by_class(searches, found[: len(searches)])
-        chosen = _by_class(choices, found[len(searches) :])
-        entries["GlueCE"] = self._host_filter.choose(entries["GlueCE"], chosen)
-        hosts, problems = glue1.decode(entries, self._queue_filter.vos)
+    def read(self) -> dict[str, HostAttributes]:
+        """All hosts of all trees."""
+        assert self._directory is not None, "not started"
+        hosts, problems = self._trees.decode(self._directory.fetch(self._trees.searches))
         for problem in problems:
-            self._report(problem)
-        if not hosts:
-            # A BDII that has just started is empty: that is no news of the hosts.
-            if self._hosts:
-                raise TransientError(f"{self._directory.url}: no hosts there now")
-            log.warning("%s: no hosts there: look at the base and the filters", self._directory.url)
-        self._hosts = self._settle(self._with_list(hosts))
-        log.info("%s: %d hosts, %d queues", self._directory.url, len(hosts), len(entries["GlueCE"]))
-        return self._hosts
-
-    def _with_list(self, hosts: dict[str, HostAttributes]) -> dict[str, HostAttributes]:
-        """`hosts` after those of the host list, changed to what its files say."""
-        if self._list is None:
-            return hosts
-        self._list.refresh()
-        listed: dict[str, HostAttributes] = {}
-        for name in self._list.hosts:
-            host = name.lower()
-            known, wanted = hosts.get(host), self._list.attributes.get(name)
-            if known is None and wanted is None:
-                self._report(
-                    f"{self._list.path}: host {name} is not in the BDII and has no attributes"
-                )
-            else:
-                listed[host] = overlay(known or HostAttributes({"HOSTNAME": host}), wanted)
-        return listed | {host: hosts[host] for host in hosts if host not in listed}
-
-    def _settle(self, hosts: dict[str, HostAttributes]) -> Hosts:
-        """Queues at their indexes; what did not change is the object that it was."""
-        settled = {}
-        for host, attributes in hosts.items():
-            arranged = self._indexes.arrange(host, attributes)
-            before = self._hosts.get(host)
-            settled[host] = before if before is not None and before == arranged else arranged
-        return settled
-
-    def _report(self, problem: str) -> None:
-        if problem not in self._reported:
-            if len(self._reported) >= MAX_REPORTED:
-                self._reported.clear()
-            self._reported.add(problem)
-            log.warning("%s", problem)
+            self.report(problem)
+        # Each goes when it has become what gwd gets: a large grid is not held twice.
+        return {name: hosts.pop(name).attributes() for name in list(hosts)}
 
 
-def overlay(published: HostAttributes, wanted: HostAttributes | None) -> HostAttributes:
-    """`published`, changed to what `wanted` says.
-
-    Queues are told by their names; one that is not published is added, and one without a
-    name cannot be told and is passed over.
-    """
-    if wanted is None:
-        return published
-    more = {name: value for name, value in published.more.items() if name not in wanted.host}
-    queues: dict[Attribute, Mapping[str, Attribute]] = {
-        queue["QUEUE_NAME"]: queue for queue in published.queues
-    }
-    for queue in wanted.queues:
-        if name := queue.get("QUEUE_NAME"):
-            queues[name] = {**queues.get(name, {}), **queue}
-    return replace(
-        published, host={**published.host, **wanted.host}, queues=list(queues.values()), more=more
-    )
-
-
-def parse_server(text: str, port: int | None) -> Server:
-    """SERVER, SERVER:PORT, [IPV6]:PORT or a URL of them; raises UsageError."""
-    scheme, separator, rest = text.rpartition("://")
-    if separator and scheme.lower() not in ("ldap", "ldaps"):
-        raise UsageError(f"-s {text}: a directory is reached by ldap:// or ldaps://")
-    try:
-        parts = urlsplit(f"//{rest}")
-        host, own_port = parts.hostname, parts.port
-    except ValueError as error:
-        raise UsageError(f"-s {text}: {error}") from None
-    is_plain = not (parts.path.strip("/") or parts.query or parts.fragment or parts.username)
-    if not host or not is_plain or any(character.isspace() for character in host):
-        raise UsageError(f"-s {text}: write SERVER, SERVER:PORT or ldap://SERVER:PORT")
-    is_tls = scheme.lower() == "ldaps"
-    return Server(host, own_port or port or (LDAPS_PORT if is_tls else BDII_PORT), is_tls)
-
-
-def _by_class(
-    searches: Iterable[Search], found: Iterable[list[Entry]]
-) -> dict[str, Sequence[Entry]]:
-    return {search.object_class: f for search, f in zip(searches, found, strict=True)}
-
-
-def _check_base(base: str) -> None:
+def _check_base(option: str, base: str) -> None:
     for part in base.split(","):
         name, equals, value = part.partition("=")
         if not (name.strip() and equals and value.strip()):
-            raise UsageError(f"-b {base!r}: write a row of NAME=VALUE, such as {BASE}")
+            raise UsageError(f"{option} {base!r}: write a row of NAME=VALUE, such as {BASE_1}")
 
 
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
-    return int(text)
+def _vos(text: str) -> tuple[str, ...]:
+    vos = tuple(text.split(","))
+    for vo in vos:
+        if not _VO.fullmatch(vo):
+            raise argparse.ArgumentTypeError(f"{vo!r} is no name of a VO")
+    return vos
 
 
 DRIVER = BdiiInformation

@@ -1,134 +1,207 @@
-"""A directory server: whole searches over LDAP, each answered completely or not at all.
+"""Directory servers: whole searches over LDAP, each answered completely or not at all.
+
+    SearchRequest (ldap3) -> pages -> socket -> _ber.Decoder -> entries
 
 The only place that knows ldap3; imported when a driver starts.  What entries mean is not
 known here.
 """
 
+import logging
 import math
-import os
 import re
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import ldap3
 from ldap3.core.exceptions import LDAPException
+from ldap3.core.results import RESULT_CODES
+from ldap3.operation.search import search_operation
+from ldap3.strategy.base import RESPONSE_COMPLETE
 from ldap3.strategy.sync import SyncStrategy
+from ldap3.utils.asn1 import encode  # type: ignore[attr-defined]  # not in the stubs
 
-from gridmad.errors import TransientError
-from gridmad.information.ldap import Entry, MessageReader, Search
+from gridmad._ber import BerError, Decoder, Result, paged
+from gridmad.authorities import trusting
+from gridmad.errors import TransientError, UsageError
+from gridmad.information.ldap import PAGED_RESULTS, Entry, Search, page_request
+from gridmad.information.ldap_server import Access, Server
+from gridmad.secret import read_secret
+
+log = logging.getLogger(__name__)
 
 PAGE = 1000
 """Entries a server is asked for at a time: many limit what one answer may hold."""
 READ_SIZE = 1 << 16
-PAGED_RESULTS = "1.2.840.113556.1.4.319"
-SEARCH_RESULT_ENTRY = 4
+"""Bytes of a read: decoding them takes a third of a millisecond, which others wait for."""
+RECEIVE_BUFFER = 1 << 22
+"""Bytes of answers that the system keeps while what came before is decoded."""
 MAX_REASON = 300
 """Characters of a reason: some errors quote whole messages."""
+MAX_PASSWORD = 1024
+NO_SUCH_OBJECT = 32
+OPERATIONS = {1: "bindResponse", 5: "searchResDone", 24: "extendedResp"}
+"""ldap3's names of results."""
 
 _WRAPPED = re.compile(r"""\((["'])(.*)\1,?\)""")
-_OTHER_NAME = re.compile(r"certificate \{.*\} doesn't match any name in \[(.*)\]")
 
 
 class Directory:
-    """One server and the base of its tree."""
+    """Servers that hold the same tree, its base, and how to log in.
 
-    def __init__(self, host: str, port: int, is_tls: bool, base: str, timeout: float) -> None:
-        self._host = host
-        self._port = port
-        self._is_tls = is_tls
+    One server is asked as long as it answers, then the next.
+    """
+
+    def __init__(
+        self, servers: Sequence[Server], access: Access, base: str, timeout: float
+    ) -> None:
+        self._servers = deque(servers)
+        self._access = access
         self._base = base
         self._timeout = timeout
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"{'ldaps' if is_tls else 'ldap'}://{shown}:{port}/{base}"
+        self._operations: dict[Search, bytes] = {}
+
+    @property
+    def url(self) -> str:
+        """The server that answered last, or is to be asked first."""
+        return self._url(self._servers[0])
 
     def fetch(self, searches: Iterable[Search]) -> list[list[Entry]]:
-        """The entries that each search finds, over one connection.
+        """The entries that each search finds, all from one server over one connection.
 
-        Raises TransientError where the server cannot be reached, takes longer than the
-        time-out for an operation, or gives less than everything.
+        Raises TransientError where no server can be reached, answers each operation within
+        the time-out, and gives everything.
         """
+        searches = list(searches)
+        problems: list[str] = []
+        for _ in range(len(self._servers)):
+            try:
+                found = self._fetch_from(self._servers[0], searches)
+            except (LDAPException, BerError, OSError, TransientError, UsageError) as error:
+                problems.append(f"{self.url}: {_text(error)}")
+                self._servers.rotate(-1)
+            else:
+                if problems:
+                    log.warning("%s; %s answers instead", "; ".join(problems), self.url)
+                return found
+        raise TransientError("; ".join(problems))
+
+    def _url(self, server: Server) -> str:
+        shown = f"[{server.host}]" if ":" in server.host else server.host
+        return f"{'ldaps' if server.is_tls else 'ldap'}://{shown}:{server.port}/{self._base}"
+
+    def _fetch_from(self, server: Server, searches: Sequence[Search]) -> list[list[Entry]]:
+        connection = self._connection(server)
         try:
-            connection = self._connection()
-        except LDAPException as error:
-            raise TransientError(f"{self.url}: {_text(error)}") from None
-        try:
-            connection.bind()
-            self._check(connection.result)
-            return [self._search(connection, search) for search in searches]
-        except (LDAPException, OSError, TransientError) as error:
-            raise TransientError(f"{self.url}: {_text(error)}") from None
+            strategy = connection.strategy
+            if self._access.starts_tls and not server.is_tls:
+                connection.open(read_server_info=False)
+                connection.start_tls(read_server_info=False)
+                if not connection.tls_started:
+                    raise TransientError("the server does not start TLS")
+            connection.bind(read_server_info=False)
+            if connection.result["result"] != 0:
+                raise _refusal(connection.result["result"], connection.result["message"])
+            return self._search(strategy, searches)
         finally:
             _close(connection)
 
-    def _connection(self) -> ldap3.Connection:
+    def _connection(self, server: Server) -> ldap3.Connection:
+        access = self._access
         tls = None
-        if self._is_tls:
-            folder = os.environ.get("X509_CERT_DIR")
-            tls = ldap3.Tls(validate=ssl.CERT_REQUIRED, ca_certs_path=folder)
-        server = ldap3.Server(
-            self._host,
-            self._port,
-            use_ssl=self._is_tls,
-            tls=tls,
-            get_info=ldap3.NONE,
-            connect_timeout=self._timeout,
-        )
+        if server.is_tls or access.starts_tls:
+            tls = _Tls(access)
+        login: dict[str, Any] = {}
+        if access.password_file is not None:
+            login = {"user": access.bind_dn, "password": _password(access.password_file)}
+        elif access.is_external:
+            login = {
+                "authentication": ldap3.SASL,
+                "sasl_mechanism": ldap3.EXTERNAL,
+                "sasl_credentials": "",  # whom the certificate names
+            }
         return _Connection(
-            server,
+            ldap3.Server(
+                server.host,
+                server.port,
+                use_ssl=server.is_tls,
+                tls=tls,
+                get_info=ldap3.NONE,
+                connect_timeout=self._timeout,
+            ),
             auto_referrals=False,
-            auto_range=False,
             check_names=False,
             read_only=True,
-            return_empty_attributes=False,
             patience=self._timeout,
+            **login,
         )
 
-    def _search(self, connection: ldap3.Connection, search: Search) -> list[Entry]:
-        entries: list[Entry] = []
-        cookie: bytes | None = None
-        while True:
-            connection.search(
-                self._base,
-                search.whole_filter,
-                attributes=list(search.attributes),
-                time_limit=math.ceil(self._timeout),
-                paged_size=PAGE,
-                paged_cookie=cookie,
-            )
-            self._check(connection.result)
-            for response in connection.response or ():
-                if response["type"] != "searchResEntry":
-                    raise TransientError("a part of the tree is on another server")
-                entries.append(response["entry"])
-            controls = connection.result.get("controls") or {}
-            cookie = controls.get(PAGED_RESULTS, {}).get("value", {}).get("cookie")
-            if not cookie:
-                return entries
+    def _encoded(self, search: Search) -> bytes:
+        """A SearchRequest; the library takes most of a millisecond to make one, so once."""
+        known = self._operations.get(search)
+        if known is not None:
+            return known
+        request = search_operation(
+            search.base or self._base,
+            search.whole_filter,
+            ldap3.SUBTREE,
+            ldap3.DEREF_NEVER,
+            list(search.attributes),
+            0,
+            math.ceil(self._timeout),
+            False,
+            None,
+            True,
+        )
+        encoded: bytes = encode(request)
+        self._operations[search] = encoded
+        return encoded
 
-    def _check(self, result: dict[str, Any]) -> None:
-        """Anything but success is an error: a size or time limit leaves entries out."""
-        if result["result"] != 0:
-            text = " ".join(f"{result['description']} {result['message'] or ''}".split())
-            raise TransientError(f"the server answers {text}")
+    def _search(self, strategy: "_Strategy", searches: Sequence[Search]) -> list[list[Entry]]:
+        """What each finds.  What came last is decoded while the server is at work on what was
+        asked next.  Of optional bases one has to be there.
+        """
+        found: list[list[Entry]] = [[] for _ in searches]
+        misses = turn = 0
+        operation, cookie = b"", b""
+        for search in searches[:1]:
+            operation = self._encoded(search)
+            strategy.ask(operation, cookie)
+        while turn < len(searches):
+            entries = found[turn]
+            result = strategy.read(entries)
+            if result.code == NO_SUCH_OBJECT and searches[turn].is_optional:
+                misses += 1
+                if misses == len(searches):
+                    _check(result)
+            else:
+                _check(result)
+            if result.references:
+                raise TransientError("a part of the tree is on another server")
+            cookie = _cookie(result)
+            if not cookie:
+                turn += 1
+                operation = self._encoded(searches[turn]) if turn < len(searches) else b""
+            if turn < len(searches):
+                strategy.ask(operation, cookie)
+            entries += strategy.entries()
+        return found
 
 
 class _Strategy(SyncStrategy):
-    """Reads whole messages within the time that an operation has, and makes of an entry its
-    values by name in lower case, and nothing else.
-
-    ldap3's own time-out starts again with every byte, and it makes several dictionaries that
-    compare without case of each entry; with this the same searches take two fifths of the time.
+    """ldap3's connection, with our own way of reading: compiled, and within the time that an
+    operation has (ldap3's time-out starts again with every byte).
     """
 
     def __init__(self, connection: ldap3.Connection, patience: float) -> None:
         super().__init__(connection)
         self._patience = patience
         self._deadline = math.inf
-        self._reader = MessageReader()
-        self._names: dict[bytes, str] = {}
+        self._decoder = Decoder()
 
     def _open_socket(self, *arguments: Any, **options: Any) -> None:
         try:
@@ -138,18 +211,26 @@ class _Strategy(SyncStrategy):
             if self.connection.socket is not None:
                 self.connection.socket.close()
             raise
+        self.connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
 
     def send(self, message_type: str, request: Any, controls: Any = None) -> int:
-        """Send a request; its answer has its time from now."""
-        self._deadline = time.monotonic() + self._patience
-        self.connection.socket.settimeout(self._patience)
+        """Send a request of ldap3's; its answer has its time from now."""
+        self._begin()
         number: int = super().send(message_type, request, controls)
+        self._decoder.expect(number)
         return number
 
-    def receiving(self) -> list[bytes]:  # type: ignore[override]  # wrong in the stubs
-        """The next messages, at least one; none when the server has closed the connection."""
-        messages: list[bytes] = []
-        while not messages:
+    def ask(self, operation: bytes, cookie: bytes) -> None:
+        """Send an encoded SearchRequest for the page after that of `cookie`."""
+        self._begin()
+        number = self.connection.server.next_message_id()
+        self._decoder.expect(number)
+        self.connection.socket.sendall(page_request(number, operation, PAGE, cookie))
+
+    def read(self, entries: list[Entry]) -> Result:
+        """Read up to the Result; to `entries` go those that there was time to decode."""
+        result = self._decoder.feed(b"")
+        while result is None:
             left = self._deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError("timed out")
@@ -157,27 +238,65 @@ class _Strategy(SyncStrategy):
             connected.settimeout(left)
             data = connected.recv(READ_SIZE)
             if not data:
-                break
-            messages = self._reader.feed(data)
-        return messages
+                raise TransientError("the server has closed the connection")
+            result = self._decoder.feed(data)
+            if result is None:
+                entries += self._decoder.entries()
+        if result.number == 0:
+            text = result.text.decode("utf-8", "replace")
+            raise TransientError(f"the server ends the connection: {_description(result)} {text}")
+        return result
 
-    def decode_response_fast(self, ldap_message: dict[str, Any]) -> dict[str, Any]:
-        """One message of an answer, as ldap3 wants it; entries as this module wants them."""
-        if ldap_message["protocolOp"] != SEARCH_RESULT_ENTRY:
-            other: dict[str, Any] = super().decode_response_fast(ldap_message)  # type: ignore[no-untyped-call]
-            return other
-        entry = {}
-        for attribute in ldap_message["payload"][1][3]:
-            name, values = attribute[3]
-            entry[self._lower(name[3])] = [value[3] for value in values[3]]
-        return {"type": "searchResEntry", "entry": entry}
+    def entries(self) -> Sequence[Entry]:
+        """The entries before the Result that are not decoded yet."""
+        return self._decoder.entries()
 
-    def _lower(self, name: bytes) -> str:
-        """The name as a str; each is made once."""
-        known = self._names.get(name)
-        if known is None:
-            known = self._names[name] = name.decode("ascii", "replace").lower()
-        return known
+    def refuse_rest(self) -> None:
+        """Raises TransientError where the server said more than it was asked: what comes in the
+        clear before TLS must not be taken for what comes over it.
+        """
+        if self._decoder.held:
+            raise TransientError("the server sends something between StartTLS and TLS")
+
+    def _begin(self) -> None:
+        self._deadline = time.monotonic() + self._patience
+        self.connection.socket.settimeout(self._patience)
+
+    def _get_response(self, message_id: int, timeout: float) -> list[Any]:
+        """The result of a bind or StartTLS, as ldap3 wants it."""
+        result = self.read([])
+        return [
+            {
+                "type": OPERATIONS[result.operation],
+                "result": result.code,
+                "description": _description(result),
+                "dn": result.matched_dn.decode("utf-8", "replace"),
+                "message": result.text.decode("utf-8", "replace"),
+                "referrals": None,
+                "saslCreds": result.credentials,
+                "responseName": result.name,
+                "responseValue": result.value,
+            },
+            RESPONSE_COMPLETE,
+        ]
+
+
+class _Tls(ldap3.Tls):
+    """TLS as the rest of this package has it, and not as ldap3 does."""
+
+    def __init__(self, access: Access) -> None:
+        super().__init__(validate=ssl.CERT_REQUIRED)
+        self._access = access
+
+    def wrap_socket(self, connection: ldap3.Connection, do_handshake: bool = False) -> None:
+        """Shake hands; raises OSError where the server's certificate is not to be trusted."""
+        connection.strategy.refuse_rest()
+        context = trusting(self._access.authorities)
+        if self._access.certificate is not None:
+            context.load_cert_chain(self._access.certificate, self._access.key)
+        connection.socket = context.wrap_socket(
+            connection.socket, server_hostname=connection.server.host
+        )
 
 
 class _Connection(ldap3.Connection):
@@ -191,6 +310,40 @@ class _Connection(ldap3.Connection):
         self.get_response = self.strategy.get_response
         self.post_send_single_response = self.strategy.post_send_single_response
         self.post_send_search = self.strategy.post_send_search
+
+
+def _check(result: Result) -> None:
+    """Anything but success is an error: a size or time limit leaves entries out."""
+    if result.code != 0:
+        raise _refusal(result.code, result.text.decode("utf-8", "replace"))
+
+
+def _refusal(code: int, text: str) -> TransientError:
+    return TransientError(f"the server answers {RESULT_CODES.get(code, code)} {text}")
+
+
+def _description(result: Result) -> str:
+    return str(RESULT_CODES.get(result.code, result.code))
+
+
+def _cookie(result: Result) -> bytes:
+    """What asks for the next page; b"" after the last."""
+    for control in result.controls:
+        if control.oid == PAGED_RESULTS and control.value is not None:
+            return paged(control.value)[1]
+    return b""
+
+
+def _password(file: Path) -> str:
+    """The first line of the file, read each time: passwords are renewed."""
+    content = read_secret(file, MAX_PASSWORD, "the password file")
+    try:
+        password = content.partition(b"\n")[0].removesuffix(b"\r").decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"the password file {str(file)!r} is not in UTF-8") from None
+    if not password:
+        raise UsageError(f"the password file {str(file)!r} has no first line")
+    return password
 
 
 def _close(connection: ldap3.Connection) -> None:
@@ -212,5 +365,4 @@ def _text(error: Exception) -> str:
     text = " ".join(str(error).split())
     while found := _WRAPPED.fullmatch(text):
         text = found[2]
-    text = _OTHER_NAME.sub(r"the server's certificate does not name \1", text)
     return text[:MAX_REASON] or type(error).__name__

@@ -10,21 +10,31 @@ Source: the GLUE schema 1.3 and the attributes of GridWay 5.14's developers' gui
 No I/O happens here.
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from gridmad._glue import keys_of
+from gridmad.information.glue import (
+    UNSET,
+    Decoded,
+    Known,
+    PublishedHost,
+    access,
+    access_of,
+    decoded,
+    host_name,
+    lets_in,
+    numbers_of,
+    quantity_of,
+    state,
+    text_of,
+    texts_of,
+    words_of,
+)
 from gridmad.information.ldap import Entry, Search
-from gridmad.information.model import Attribute, HostAttributes
+from gridmad.information.model import Attribute
 
-UNSET = 999_999_999
-"""A limit that nobody set."""
-UNKNOWN = 444_444
-"""A state that nobody knows."""
-ROOMY = 60
-"""Queues up to which there is room for all generic attributes: gwd takes 134 integers and
-134 texts of a host, and each queue brings two of both."""
 SMALLEST_FILE_SYSTEM = 100_000_000
 """The schema wants bytes, many publish MB; nothing below this is a file system in bytes."""
 
@@ -101,45 +111,42 @@ SEARCHES: Mapping[str, Search] = {
 }
 """What to ask a directory for, by object class."""
 
-_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?", re.ASCII)
-_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,30})(?:\.[0-9]*)?\s*", re.ASCII)
 
+def decode(
+    entries: Mapping[str, Iterable[Entry]], vos: Iterable[str] = (), *, only: bool = False
+) -> Decoded:
+    """The hosts that `entries`, by object class, describe, their queues sorted by name.
 
-class Decoded(NamedTuple):
-    """Hosts by name, sorted, their queues sorted by name; and what could not be used."""
-
-    hosts: dict[str, HostAttributes]
-    problems: list[str]
-
-
-def decode(entries: Mapping[str, Iterable[Entry]], vos: Iterable[str] = ()) -> Decoded:
-    """The hosts that `entries`, by object class, describe.
-
-    Free slots are those that the views of `vos` show, where some are named.
+    Free slots are those that the views of `vos` show, where some are named.  With `only`, a
+    queue whose rules let none of them in is left out, and QUEUE_ACCESS tells of no others.
     """
-    directory = _Directory(entries, frozenset(vo.lower() for vo in vos))
+    directory = _Directory(entries, frozenset(vo.lower() for vo in vos), only)
     problems: list[str] = []
     ces: defaultdict[str, dict[str, _CE]] = defaultdict(dict)
     for entry in entries.get("GlueCE", ()):
-        identity = text_of(entry, "glueceuniqueid")
-        host = host_of(entry)
+        ce = _CE(entry)
+        host = ce.host
         if host is None:
-            problems.append(f"GlueCEUniqueID {identity!r} names no host: left out")
-            continue
-        # A top-level directory may hold an entry twice, below two sites.
-        ces[host].setdefault(identity.lower(), _CE(entry, identity))
-    hosts = {host: _host(host, list(ces[host].values()), directory) for host in sorted(ces)}
+            problems.append(f"GlueCEUniqueID {ce.identity!r} names no host: left out")
+        elif ce.key in ces[host]:
+            # A top-level directory may hold an entry twice, below two sites.
+            problems.append(f"GlueCEUniqueID {ce.identity!r} is published twice: the first counts")
+        elif directory.is_open(ce):
+            ces[host][ce.key] = ce
+    hosts = {}
+    for name in sorted(ces):
+        if host_ces := ces[name]:
+            hosts[name] = _host(name, list(host_ces.values()), directory, problems)
     return Decoded(hosts, problems)
 
 
 def host_of(ce: Entry) -> str | None:
     """The host of a GlueCE entry in lower case, None where it names none."""
-    identity = text_of(ce, "glueceuniqueid").partition("/")[0].partition(":")[0]
-    for name in (text_of(ce, "glueceinfohostname"), identity):
-        host = name.strip().rstrip(".").lower()
-        if _HOST.fullmatch(host):
-            return host
-    return None
+    return _host_of(text_of(ce, "glueceinfohostname"), text_of(ce, "glueceuniqueid"))
+
+
+def _host_of(name: str, identity: str) -> str | None:
+    return host_name(name) or host_name(identity.partition("/")[0].partition(":")[0])
 
 
 def cluster_keys(ce: Entry) -> list[str]:
@@ -156,13 +163,28 @@ class _CE:
     `jobmanager-lcgpbs`: names of queues contain dashes, so the queue is taken off the end.
     """
 
-    __slots__ = ("entry", "identity", "manager", "queue")
+    __slots__ = (
+        "entry",
+        "host",
+        "identity",
+        "key",
+        "lrms_type",
+        "manager",
+        "numbers",
+        "priority",
+        "queue",
+        "status",
+    )
 
-    def __init__(self, entry: Entry, identity: str) -> None:
+    def __init__(self, entry: Entry) -> None:
         self.entry = entry
-        self.identity = identity
-        path = identity.partition("/")[2]
-        self.queue = text_of(entry, "gluecename")
+        self.identity = text_of(entry, "glueceuniqueid")
+        self.key = self.identity.lower()
+        host, self.queue, lrms_type, self.status, self.priority = words_of(entry, _WORDS)
+        self.host = _host_of(host, self.identity)
+        self.lrms_type = lrms_type.lower()
+        self.numbers = _Numbers._make(numbers_of(entry, _NUMBERS))
+        path = self.identity.partition("/")[2]
         if self.queue and path.lower().endswith("-" + self.queue.lower()):
             self.manager = path[: -len(self.queue) - 1]
         elif self.queue:
@@ -174,19 +196,73 @@ class _CE:
             self.queue = parts[2] if len(parts) > 2 else ""
 
 
+class _Numbers(NamedTuple):
+    """The numbers of a GlueCE entry, each None where it is not there."""
+
+    assigned_slots: int | None
+    total_cpus: int | None
+    free_slots: int | None
+    free_cpus: int | None
+    max_wall_time: int | None
+    max_obtainable_wall_time: int | None
+    max_cpu_time: int | None
+    max_obtainable_cpu_time: int | None
+    max_total_jobs: int | None
+    max_running_jobs: int | None
+    max_slots_per_job: int | None
+    waiting_jobs: int | None
+    running_jobs: int | None
+    response_time: int | None
+
+
+_NUMBERS = (
+    "gluecepolicyassignedjobslots",
+    "glueceinfototalcpus",
+    "gluecestatefreejobslots",
+    "gluecestatefreecpus",
+    "gluecepolicymaxwallclocktime",
+    "gluecepolicymaxobtainablewallclocktime",
+    "gluecepolicymaxcputime",
+    "gluecepolicymaxobtainablecputime",
+    "gluecepolicymaxtotaljobs",
+    "gluecepolicymaxrunningjobs",
+    "gluecepolicymaxslotsperjob",
+    "gluecestatewaitingjobs",
+    "gluecestaterunningjobs",
+    "gluecestateestimatedresponsetime",
+)
+"""Where a _Numbers is from, in its order."""
+_FREE = ("gluecestatefreejobslots", "gluecestatefreecpus")
+_WORDS = (
+    "glueceinfohostname",
+    "gluecename",
+    "glueceinfolrmstype",
+    "gluecestatestatus",
+    "gluecepolicypriority",
+)
+
+
 class _Directory:
     """The entries that CEs refer to, by the keys that lead to them."""
 
-    def __init__(self, entries: Mapping[str, Iterable[Entry]], vos: frozenset[str]) -> None:
+    def __init__(
+        self, entries: Mapping[str, Iterable[Entry]], vos: frozenset[str], only: bool
+    ) -> None:
         self._vos = vos
-        self._views: defaultdict[str, list[Entry]] = defaultdict(list)
-        for view in entries.get("GlueVOView", ()):
-            for key in keys_of(view, "gluechunkkey", "glueceuniqueid"):
-                self._views[key].append(view)
+        self._only = vos if only else frozenset[str]()
+        self._cluster_keys: dict[tuple[bytes, ...], list[str]] = {}
+        self._view_entries = entries.get("GlueVOView", ())
+        self._views: dict[str, list[Entry]] | None = None
         self._clusters_of: defaultdict[str, list[str]] = defaultdict(list)
+        self._sites: dict[str, str] = {}
         for cluster in entries.get("GlueCluster", ()):
-            for key in keys_of(cluster, "glueforeignkey", "glueceuniqueid"):
-                self._clusters_of[key].append(text_of(cluster, "glueclusteruniqueid").lower())
+            identity = text_of(cluster, "glueclusteruniqueid").lower()
+            for value in cluster.get("glueforeignkey", ()):
+                kind, _, target = decoded(value).partition("=")
+                if kind.lower() == "glueceuniqueid":
+                    self._clusters_of[target.lower()].append(identity)
+                elif kind.lower() == "gluesiteuniqueid" and target:
+                    self._sites.setdefault(identity, target)
         self._sub_clusters: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
         for sub_cluster in entries.get("GlueSubCluster", ()):
             identity = text_of(sub_cluster, "gluesubclusteruniqueid").lower()
@@ -196,188 +272,187 @@ class _Directory:
         for file_system in entries.get("GlueHostLocalFileSystem", ()):
             for key in keys_of(file_system, "gluechunkkey", "gluesubclusteruniqueid"):
                 largest = self._file_systems.setdefault(key, file_system)
-                if _size(file_system) > _size(largest):
+                if (_size(file_system) or 0) > (_size(largest) or 0):
                     self._file_systems[key] = file_system
 
-    def sub_clusters(self, host: str, ce: _CE) -> Mapping[str, Entry]:
-        """The subclusters of a CE by identity; an unkept key is made up for where possible."""
-        keys = cluster_keys(ce.entry) + self._clusters_of.get(ce.identity.lower(), []) + [host]
-        for key in keys:
+    def clusters(self, host: str, ce: _CE) -> tuple[str, ...]:
+        """The keys that may lead to the nodes of a CE, the likeliest first."""
+        # The CEs of a host have the same.
+        written = (*ce.entry.get("glueforeignkey", ()), *ce.entry.get("gluecehostingcluster", ()))
+        keys = self._cluster_keys.get(written)
+        if keys is None:
+            keys = self._cluster_keys[written] = cluster_keys(ce.entry)
+        return (*keys, *self._clusters_of.get(ce.key, ()), host)
+
+    def sub_clusters(self, clusters: Iterable[str]) -> Mapping[str, Entry]:
+        """The subclusters of the first key that leads to some, by identity."""
+        for key in clusters:
             if found := self._sub_clusters.get(key):
                 return found
         return {}
+
+    def site(self, clusters: Iterable[str]) -> str:
+        """The site of the first cluster that names one."""
+        return next((self._sites[key] for key in clusters if key in self._sites), "")
 
     def file_system(self, sub_cluster: str) -> Entry:
         """The largest local file system of a subcluster."""
         return self._file_systems.get(sub_cluster, {})
 
-    def free_slots(self, ce: _CE) -> int:
+    def is_open(self, ce: _CE) -> bool:
+        """Whether the VOs that alone count may use a CE, as far as its rules and views tell."""
+        if not self._only:
+            return True
+        rules = _rules(ce.entry)
+        return not rules or lets_in(rules, self._only) or bool(self._chosen(ce))
+
+    def access(self, ce: _CE) -> str:
+        """Who may use a CE."""
+        if not self._only:
+            return access_of(ce.entry, "glueceaccesscontrolbaserule")
+        rules = [rule for entry in (ce.entry, *self._chosen(ce)) for rule in _rules(entry)]
+        return access(rules, self._only)
+
+    def free_slots(self, ce: _CE) -> int | None:
         """What the views of the VOs show, else what the CE shows, else the largest view."""
-        views = self._views.get(ce.identity.lower(), ())
-        chosen = [view for view in views if self._vos and self._vos & set(_vos_of(view))]
-        for group in (chosen, [ce.entry], views):
-            known = [free for free in map(_free, group) if free is not None]
+        if self._vos:
+            known = [free for view in self._chosen(ce) if (free := _free_of(view)) is not None]
             if known:
                 return max(known)
-        return 0
+        free = _free(ce.numbers.free_slots, ce.numbers.free_cpus)
+        if free is None:
+            known = [free for view in self._views_of(ce) if (free := _free_of(view)) is not None]
+            return max(known, default=None)
+        return free
+
+    def _chosen(self, ce: _CE) -> list[Entry]:
+        return [view for view in self._views_of(ce) if lets_in(_rules(view), self._vos)]
+
+    def _views_of(self, ce: _CE) -> Sequence[Entry]:
+        if self._views is None:
+            # Most of the entries there are, and most directories are asked for no VO.
+            self._views = defaultdict(list)
+            for view in self._view_entries:
+                for key in keys_of(view, "gluechunkkey", "glueceuniqueid"):
+                    self._views[key].append(view)
+        return self._views.get(ce.key, ())
 
 
-def _host(host: str, ces: Sequence[_CE], directory: _Directory) -> HostAttributes:
-    counted = Counter((ce.manager, text_of(ce.entry, "glueceinfolrmstype").lower()) for ce in ces)
+def _host(
+    host: str, ces: Sequence[_CE], directory: _Directory, problems: list[str]
+) -> PublishedHost:
+    counted = Counter((ce.manager, ce.lrms_type) for ce in ces)
     # Of several managers on a host gwd can address one: that of most queues.
     manager, lrms_type = min(counted, key=lambda key: (-counted[key], key))
     queues: dict[str, _CE] = {}
     for ce in sorted(ces, key=lambda ce: (ce.queue, ce.manager != manager, ce.identity)):
-        if ce.queue:
-            queues.setdefault(ce.queue, ce)
+        if not ce.queue:
+            problems.append(f"GlueCEUniqueID {ce.identity!r} names no queue: left out")
+        elif ce.queue in queues:
+            problems.append(
+                f"GlueCEUniqueID {ce.identity!r}: {host} has a queue {ce.queue} of "
+                f"{queues[ce.queue].manager} already: left out"
+            )
+        else:
+            queues[ce.queue] = ce
+    clusters = dict.fromkeys(directory.clusters(host, ce) for ce in ces)
     sub_clusters: dict[str, Entry] = {}
-    for ce in ces:
-        sub_clusters.update(directory.sub_clusters(host, ce))
+    for keys in clusters:
+        sub_clusters.update(directory.sub_clusters(keys))
+    if not sub_clusters:
+        problems.append(f"host {host}: no GlueSubCluster belongs to {min(clusters)[0]}")
     cpus = {
-        key: _integer(entry, "gluesubclusterlogicalcpus") for key, entry in sub_clusters.items()
+        key: quantity_of(entry, "gluesubclusterlogicalcpus") or 0
+        for key, entry in sub_clusters.items()
     }
     largest = min(cpus, key=lambda key: (-cpus[key], key), default="")
     nodes: Entry = sub_clusters.get(largest, {})
-    memory = _integer(nodes, "gluehostmainmemoryramsize")
+    memory = quantity_of(nodes, "gluehostmainmemoryramsize")
     release = text_of(nodes, "gluehostoperatingsystemrelease")
-    attributes: dict[str, Attribute] = {
+    total_cpus = max(ce.numbers.total_cpus or 0 for ce in ces)
+    attributes: dict[str, Known] = {
         "HOSTNAME": host,
-        "ARCH": text_of(nodes, "gluehostarchitectureplatformtype"),
-        "NODECOUNT": max(_integer(ce.entry, "glueceinfototalcpus") for ce in ces)
-        or sum(cpus.values()),
-        "LRMS_NAME": manager,
-        "LRMS_TYPE": lrms_type,
-        "OS_NAME": text_of(nodes, "gluehostoperatingsystemname"),
-        "OS_VERSION": text_of(nodes, "gluehostoperatingsystemversion") or release,
-        "CPU_MODEL": text_of(nodes, "gluehostprocessormodel"),
-        "CPU_MHZ": _integer(nodes, "gluehostprocessorclockspeed"),
-        "CPU_SMP": _integer(nodes, "gluehostarchitecturesmpsize"),
-        "FREE_MEM_MB": _integer(nodes, "gluehostmainmemoryramavailable") or memory,
+        "ARCH": text_of(nodes, "gluehostarchitectureplatformtype") or None,
+        "NODECOUNT": total_cpus or sum(cpus.values()) or None,
+        "LRMS_NAME": manager or None,
+        "LRMS_TYPE": lrms_type or None,
+        "OS_NAME": text_of(nodes, "gluehostoperatingsystemname") or None,
+        "OS_VERSION": text_of(nodes, "gluehostoperatingsystemversion") or release or None,
+        "CPU_MODEL": text_of(nodes, "gluehostprocessormodel") or None,
+        "CPU_MHZ": quantity_of(nodes, "gluehostprocessorclockspeed"),
+        "CPU_SMP": quantity_of(nodes, "gluehostarchitecturesmpsize"),
+        "FREE_MEM_MB": quantity_of(nodes, "gluehostmainmemoryramavailable") or memory,
         "SIZE_MEM_MB": memory,
     }
-    is_roomy = len(queues) <= ROOMY
     more: dict[str, Attribute] = {}
     file_system = directory.file_system(largest)
     if size := _size(file_system):
+        free = _megabytes(file_system, "gluehostlocalfilesystemavailablespace")
         more["SIZE_DISK_MB"] = size
-        more["FREE_DISK_MB"] = _megabytes(file_system, "gluehostlocalfilesystemavailablespace")
-    if release and is_roomy:
+        more["FREE_DISK_MB"] = free or 0
+    if release:
         more["OS_RELEASE"] = release
+    if site := directory.site(key for keys in clusters for key in keys):
+        more["SITE_NAME"] = site
     for name, published in (
         ("SPEC_INT", "gluehostbenchmarksi00"),
         ("SPEC_FLOAT", "gluehostbenchmarksf00"),
     ):
-        if (value := _integer(nodes, published)) and is_roomy:
+        if value := quantity_of(nodes, published):
             more[name] = value
-    return HostAttributes(attributes, [_queue(ce, directory) for ce in queues.values()], more)
+    queue_attributes = {name: _queue(ce, directory) for name, ce in queues.items()}
+    return PublishedHost(attributes, queue_attributes, more)
 
 
-def _queue(ce: _CE, directory: _Directory) -> dict[str, Attribute]:
-    entry = ce.entry
-    slots = _integer(entry, "gluecepolicyassignedjobslots")
-    if slots in (0, UNSET):
-        slots = _integer(entry, "glueceinfototalcpus")
-    queue: dict[str, Attribute] = {
+def _queue(ce: _CE, directory: _Directory) -> dict[str, Known]:
+    numbers = ce.numbers
+    slots = numbers.assigned_slots
+    if not slots or slots == UNSET:
+        slots = numbers.total_cpus
+    waiting = state(numbers.waiting_jobs)
+    queue: dict[str, Known] = {
         "QUEUE_NAME": ce.queue,
-        "QUEUE_NODECOUNT": slots,
+        "QUEUE_NODECOUNT": slots or None,
         "QUEUE_FREENODECOUNT": directory.free_slots(ce),
-        "QUEUE_MAXTIME": _integer(
-            entry, "gluecepolicymaxwallclocktime", "gluecepolicymaxobtainablewallclocktime"
-        ),
-        "QUEUE_MAXCPUTIME": _integer(
-            entry, "gluecepolicymaxcputime", "gluecepolicymaxobtainablecputime"
-        ),
-        "QUEUE_MAXJOBSINQUEUE": _integer(entry, "gluecepolicymaxtotaljobs"),
-        "QUEUE_MAXRUNNINGJOBS": _integer(entry, "gluecepolicymaxrunningjobs"),
-        "QUEUE_STATUS": text_of(entry, "gluecestatestatus"),
+        "QUEUE_MAXTIME": numbers.max_wall_time or numbers.max_obtainable_wall_time or None,
+        "QUEUE_MAXCPUTIME": numbers.max_cpu_time or numbers.max_obtainable_cpu_time or None,
+        "QUEUE_MAXJOBSINQUEUE": numbers.max_total_jobs or None,
+        "QUEUE_MAXRUNNINGJOBS": numbers.max_running_jobs or None,
+        "QUEUE_STATUS": ce.status or None,
         "QUEUE_DISPATCHTYPE": "batch",
-        "QUEUE_PRIORITY": text_of(entry, "gluecepolicypriority"),
-        "QUEUE_JOBWAIT": str(_state(entry, "gluecestatewaitingjobs") or 0),
-        "QUEUE_ACCESS": _access(entry),
-        "QUEUE_MAXCOUNT": _integer(entry, "gluecepolicymaxslotsperjob"),
+        "QUEUE_PRIORITY": ce.priority or None,
+        "QUEUE_JOBWAIT": None if waiting is None else str(waiting),
+        "QUEUE_ACCESS": directory.access(ce) or None,
+        "QUEUE_MAXCOUNT": numbers.max_slots_per_job or None,
     }
-    for name, published in (
-        ("QUEUE_JOBRUN", "gluecestaterunningjobs"),
-        ("QUEUE_RESPONSETIME", "gluecestateestimatedresponsetime"),
-    ):
-        value = _state(entry, published)
-        if value is not None:
-            queue[name] = value
+    running = state(numbers.running_jobs)
+    if running is not None:
+        queue["QUEUE_JOBRUN"] = running
+    response_time = state(numbers.response_time)
+    if response_time is not None:
+        queue["QUEUE_RESPONSETIME"] = response_time
     return queue
 
 
-def _access(ce: Entry) -> str:
-    """`:x:` for each VO that some rule lets in, and `:/x/Role=y:` for each VOMS rule."""
-    rules = [_decoded(value) for value in ce.get("glueceaccesscontrolbaserule", ())]
-    fqans = [rule.partition(":")[2] for rule in rules if rule[:5].upper() == "VOMS:"]
-    tokens = dict.fromkeys([*_vos_of(ce, keep_case=True), *fqans])
-    return "".join(f":{token}:" for token in tokens if token)
+def _rules(entry: Entry) -> list[str]:
+    return texts_of(entry, "glueceaccesscontrolbaserule")
 
 
-def _vos_of(entry: Entry, keep_case: bool = False) -> list[str]:
-    """The VOs that the rules of a CE or a view let in."""
-    vos = []
-    for value in entry.get("glueceaccesscontrolbaserule", ()):
-        kind, _, subject = _decoded(value).partition(":")
-        if kind.upper() == "VOMS":
-            vos.append(subject.strip("/").partition("/")[0])
-        elif kind.upper() == "VO":
-            vos.append(subject)
-    return vos if keep_case else [vo.lower() for vo in vos]
-
-
-def keys_of(entry: Entry, name: str, target: str) -> list[str]:
-    """The identities, in lower case, that the keys of one kind in `entry` refer to."""
-    keys = []
-    for value in entry.get(name, ()):
-        kind, _, identity = _decoded(value).partition("=")
-        if kind.strip().lower() == target and identity:
-            keys.append(identity.strip().lower())
-    return keys
-
-
-def _decoded(value: bytes) -> str:
-    """A value as text; what is no UTF-8 is what sites wrote before it, Latin-1."""
-    try:
-        return value.decode().strip()
-    except UnicodeDecodeError:
-        return value.decode("latin-1").strip()
-
-
-def text_of(entry: Entry, name: str) -> str:
-    """The first value under `name`, "" where there is none."""
-    values = entry.get(name)
-    return _decoded(values[0]) if values else ""
-
-
-def _number(entry: Entry, name: str) -> int | None:
-    """The integer that `entry` holds under `name`, None where it holds none of at least 0."""
-    match = _INTEGER.fullmatch(text_of(entry, name))
-    number = int(match[1]) if match else -1
-    return number if number >= 0 else None
-
-
-def _integer(entry: Entry, *names: str) -> int:
-    """The first of these integers that is known and not 0, or 0."""
-    return next((number for name in names if (number := _number(entry, name))), 0)
-
-
-def _state(entry: Entry, name: str) -> int | None:
-    number = _number(entry, name)
-    return None if number == UNKNOWN else number
-
-
-def _free(entry: Entry) -> int | None:
+def _free(slots: int | None, cpus: int | None) -> int | None:
     """The free slots that a CE or a view shows."""
-    slots = _state(entry, "gluecestatefreejobslots")
-    return _state(entry, "gluecestatefreecpus") if slots is None else slots
+    known = state(slots)
+    return state(cpus) if known is None else known
 
 
-def _size(file_system: Entry) -> int:
+def _free_of(view: Entry) -> int | None:
+    return _free(*numbers_of(view, _FREE))
+
+
+def _size(file_system: Entry) -> int | None:
     return _megabytes(file_system, "gluehostlocalfilesystemsize")
 
 
-def _megabytes(file_system: Entry, name: str) -> int:
-    number = _integer(file_system, name)
-    is_in_bytes = _integer(file_system, "gluehostlocalfilesystemsize") >= SMALLEST_FILE_SYSTEM
-    return number >> 20 if is_in_bytes else number
+def _megabytes(file_system: Entry, name: str) -> int | None:
+    number = quantity_of(file_system, name)
+    size = quantity_of(file_system, "gluehostlocalfilesystemsize") or 0
+    return number >> 20 if number and size >= SMALLEST_FILE_SYSTEM else number

@@ -5,15 +5,14 @@ the class of entries that has its attributes, and a host stays where, for every 
 its entries meets all conditions for it.  No I/O happens here.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from gridmad._glue import keys_of
 from gridmad.errors import UsageError
 from gridmad.information import ldap
-from gridmad.information.glue1 import SEARCHES, cluster_keys, host_of, keys_of, text_of
+from gridmad.information.glue import text_of, vo_of
+from gridmad.information.glue1 import SEARCHES, cluster_keys, host_of
 from gridmad.information.ldap import Entry, Filter, Search
-
-_ESCAPED = re.compile(r"\\([0-9A-Fa-f]{2})")
 
 
 class QueueFilter:
@@ -23,7 +22,7 @@ class QueueFilter:
         """Raises UsageError where `text` is no filter of GlueCE entries."""
         parts = ldap.parse_filter(text)
         for part in parts:
-            for attribute in part.attributes:
+            for attribute in sorted(part.attributes):
                 if (other := class_of(attribute)) != "GlueCE":
                     raise UsageError(
                         f"-q {part.text}: queues are GlueCE entries, and {attribute} is of "
@@ -46,19 +45,9 @@ class HostFilter:
 
     def __init__(self, text: str) -> None:
         """Raises UsageError where a condition is for no one class of entries."""
-        texts: dict[str, str] = {}
-        for part in ldap.parse_filter(text):
-            classes = {class_of(attribute) for attribute in part.attributes}
-            if len(classes) > 1:
-                raise UsageError(
-                    f"-f {part.text}: looks at {' and '.join(sorted(classes))} entries at once: "
-                    "write a condition of its own for each"
-                )
-            object_class = classes.pop()
-            texts[object_class] = texts.get(object_class, "") + part.text
         self.searches = [
             SEARCHES[object_class]._replace(attributes=_IDENTITY[object_class], filter=conditions)
-            for object_class, conditions in texts.items()
+            for object_class, conditions in ldap.by_class(text, "-f", class_of).items()
         ]
         """What else to ask the directory."""
 
@@ -79,13 +68,27 @@ _IDENTITY = {
     "GlueCluster": ("GlueClusterUniqueID",),
     "GlueSubCluster": ("GlueChunkKey",),
 }
+_OF_CES = (
+    "gluece",
+    "glueforeignkey",
+    "glueinformationservice",
+    "glueschemaversion",
+    "objectclass",
+)
 
 
 def class_of(attribute: str) -> str:
-    """The class of entries that has an attribute (in lower case)."""
+    """The class of entries that has an attribute (in lower case).
+
+    Raises UsageError where no class of GLUE 1.3 that hosts and queues are of has it.
+    """
     if attribute.startswith(("gluesubcluster", "gluehost")):
         return "GlueSubCluster"
-    return "GlueCluster" if attribute.startswith("gluecluster") else "GlueCE"
+    if attribute.startswith("gluecluster"):
+        return "GlueCluster"
+    if not attribute.startswith(_OF_CES):
+        raise UsageError(f"{attribute} is no attribute of GLUE 1.3's queues and hosts")
+    return "GlueCE"
 
 
 def _clusters(object_class: str, entry: Entry) -> list[str]:
@@ -97,10 +100,6 @@ def _clusters(object_class: str, entry: Entry) -> list[str]:
 def _vos(parts: Iterable[Filter]) -> Iterable[str]:
     for part in parts:
         for attribute, operator, value, is_negated in part.conditions:
-            if attribute == "glueceaccesscontrolbaserule" and operator == "=" and not is_negated:
-                rule = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), value)
-                kind, _, subject = rule.partition(":")
-                if kind.upper() == "VO":
-                    yield subject
-                elif kind.upper() == "VOMS":
-                    yield subject.strip("/").partition("/")[0]
+            is_rule = attribute == "glueceaccesscontrolbaserule" and operator == "="
+            if is_rule and not is_negated and (vo := vo_of(ldap.unescaped(value))):
+                yield vo

@@ -1,4 +1,4 @@
-r"""LDAP without a library: what a search asks, what an entry is, and filters checked early.
+r"""LDAP without a library: searches, their pages, entries, and filters checked early.
 
 A filter is written as in RFC 4515, or in GridWay's spelling: conditions one after the other
 that must all hold, `(GlueCEStateStatus=Production)(GlueCEAccessControlBaseRule=VO\:gilda)`,
@@ -6,19 +6,17 @@ where gwd.conf's `\:` is a colon.  No I/O happens here.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn, TypeAlias
 
-from gridmad.errors import TransientError, UsageError
+from gridmad.errors import UsageError
 
 Entry: TypeAlias = Mapping[str, Sequence[bytes]]
 """Values as the server sent them, under the attributes' names in lower case."""
 
-MAX_MESSAGE = 1 << 24
-"""Bytes of one message: an entry is a few thousand."""
-SEQUENCE = 0x30
-"""The first byte of every LDAP message (RFC 4511, 5.1)."""
+PAGED_RESULTS = "1.2.840.113556.1.4.319"
+"""The control that asks for a search's entries in pages (RFC 2696)."""
 MAX_DEPTH = 50
 """Levels of a filter: no one writes more, and libraries recurse over them."""
 
@@ -29,6 +27,7 @@ _CONDITION = re.compile(
     r"([^()\0]*)",
     re.ASCII,
 )
+_ESCAPED = re.compile(r"\\([0-9A-Fa-f]{2})")
 _ESCAPE = re.compile(r"\\(?![0-9A-Fa-f]{2})")
 
 
@@ -39,6 +38,10 @@ class Search(NamedTuple):
     attributes: tuple[str, ...]
     filter: str = ""
     """Conditions that they must meet, as Filter.text; "" for none."""
+    base: str = ""
+    """Where in the tree they are; "" for the directory's own base."""
+    is_optional: bool = False
+    """No such base means that there are none."""
 
     @property
     def whole_filter(self) -> str:
@@ -46,43 +49,29 @@ class Search(NamedTuple):
         return f"(&(objectClass={self.object_class}){self.filter})"
 
 
-class MessageReader:
-    """Bytes as they are read -> whole LDAP messages.  Holds at most one that is unfinished."""
+def page_request(number: int, operation: bytes, size: int, cookie: bytes) -> bytes:
+    """The LDAP message that asks for the next `size` entries of a search (RFC 4511, RFC 2696).
 
-    def __init__(self) -> None:
-        self._rest = bytearray()
+    `operation` is the encoded SearchRequest; `cookie` is b"" for the first page, then that of
+    the page before.
+    """
+    control = _element(0x04, PAGED_RESULTS.encode()) + _element(
+        0x04, _element(0x30, _integer(size) + _element(0x04, cookie))
+    )
+    controls = _element(0xA0, _element(0x30, control))
+    return _element(0x30, _integer(number) + operation + controls)
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The messages that are complete now.
 
-        Raises TransientError where the bytes are none of LDAP.
-        """
-        self._rest += data
-        messages = []
-        start = 0
-        while len(self._rest) - start >= 2:
-            size = self._size(start)
-            if size is None or len(self._rest) - start < size:
-                break
-            messages.append(bytes(self._rest[start : start + size]))
-            start += size
-        del self._rest[:start]
-        return messages
+def _integer(number: int) -> bytes:
+    return _element(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big"))
 
-    def _size(self, start: int) -> int | None:
-        """Bytes of the message at `start` with its head; None while that is unfinished."""
-        if self._rest[start] != SEQUENCE:
-            raise TransientError("what answers there does not speak LDAP")
-        length = self._rest[start + 1]
-        head = 2
-        if length > 127:
-            head += length - 128
-            if len(self._rest) - start < min(head, 6):
-                return None
-            length = int.from_bytes(self._rest[start + 2 : start + head], "big")
-        if head > 6 or length > MAX_MESSAGE:
-            raise TransientError(f"the server sends a message of more than {MAX_MESSAGE} bytes")
-        return head + length
+
+def _element(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    if size < 128:
+        return bytes((tag, size)) + content
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes((tag, 128 + len(length))) + length + content
 
 
 class Condition(NamedTuple):
@@ -119,6 +108,32 @@ def parse_filter(text: str) -> list[Filter]:
         inner = _Parser(parts[0].text[2:-1].strip())
         parts = inner.row(0, is_negated=False, end=len(inner.text))
     return parts
+
+
+def by_class(text: str, option: str, class_of: Callable[[str], str]) -> dict[str, str]:
+    """The conditions that `text` joins, those on each class of entries as one text.
+
+    `class_of` tells the class that has an attribute.  Raises UsageError, that names `option`,
+    for a condition that looks at several classes at once.
+    """
+    texts: dict[str, str] = {}
+    for part in parse_filter(text):
+        try:
+            classes = sorted({class_of(attribute) for attribute in part.attributes})
+        except UsageError as error:
+            raise UsageError(f"{option} {part.text}: {error}") from None
+        if len(classes) > 1:
+            raise UsageError(
+                f"{option} {part.text}: looks at {' and '.join(classes)} entries at once: "
+                "write a condition of its own for each"
+            )
+        texts[classes[0]] = texts.get(classes[0], "") + part.text
+    return texts
+
+
+def unescaped(value: str) -> str:
+    """The value of a condition as it is in entries."""
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), value)
 
 
 class _Parser:

@@ -2,12 +2,9 @@
 
 import argparse
 import asyncio
-import contextlib
 import os
 import platform
 import re
-import socket
-import threading
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import NamedTuple
 
 from gridmad.errors import DriverError, MissingDependencyError, UsageError
 from gridmad.information.driver import InformationDriver
+from gridmad.information.machine import check_name, own_name
 from gridmad.information.model import Attribute, HostAttributes
 from gridmad.options import count
 
@@ -26,13 +24,10 @@ WINDOW = 0.2
 the kernel's clock, so good to 5 % of a CPU."""
 LONGEST_WINDOW = 10.0
 """Seconds after which an earlier sample no longer tells the load of now."""
-NAME_SERVICE_PATIENCE = 2.0
-"""Seconds that the name service has to tell the machine's full name."""
 BUSY_REMAINDER = 80
 """Percent of one CPU above which gwd counts it as free (GW_HOST_CPU_FREE_LIMIT)."""
 MIB = 1 << 20
 
-_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,38}", re.ASCII)
 _QUEUE = re.compile(r"[\x21-\x39\x3b-\x7e]{1,24}", re.ASCII)
 
 
@@ -51,11 +46,7 @@ class LocalInformation(InformationDriver):
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        if options.hostname is not None and not _HOST.fullmatch(options.hostname):
-            raise UsageError(
-                f"--hostname {options.hostname!r}: gwd takes host names of at most 39 letters, "
-                "digits, dots and dashes"
-            )
+        check_name(options.hostname)
         if not _QUEUE.fullmatch(options.queue):
             raise UsageError(
                 f"--queue {options.queue!r}: gwd takes queue names of at most 24 characters "
@@ -89,7 +80,7 @@ class LocalInformation(InformationDriver):
 
     async def start(self) -> None:
         """Find out what does not change, and take the first sample of the load."""
-        self._host = self._host or await _own_name()
+        self._host = self._host or await own_name()
         await asyncio.to_thread(self._prepare)
 
     def discover(self) -> Sequence[str]:
@@ -195,34 +186,6 @@ class LocalInformation(InformationDriver):
             "QUEUE_PRIORITY": "",
         }
         return HostAttributes(host, [queue])
-
-
-async def _own_name() -> str:
-    """The machine's full name, or its short one where the name service knows no better."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[str] = loop.create_future()
-
-    def tell(name: str) -> None:
-        if not answer.done():
-            answer.set_result(name)
-
-    def ask() -> None:
-        name = socket.getfqdn()
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(tell, name)
-
-    # A thread of its own: one that waits for a dead name service must not keep anybody.
-    threading.Thread(target=ask, daemon=True, name="own-name").start()
-    names = [socket.gethostname()]
-    with contextlib.suppress(TimeoutError):
-        names.insert(0, await asyncio.wait_for(answer, NAME_SERVICE_PATIENCE))
-    names.append(names[-1].partition(".")[0])
-    for name in names:
-        if _HOST.fullmatch(name) and not name.lower().startswith("localhost"):
-            return name
-    if _HOST.fullmatch(names[0]):
-        return names[0]
-    raise DriverError(f"this machine's name {names[0]!r} is none that gwd takes: give --hostname")
 
 
 def _home() -> Path:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -24,6 +25,8 @@ Value = TypeVar("Value")
 
 IDLE = 600.0
 """Seconds without a request after which the source is left in peace."""
+SWITCH = 0.0002
+"""Seconds that the fetching thread may keep the interpreter while the event loop waits for it."""
 FIRST_RETRY = 1.0
 LONGEST_RETRY = 30.0
 
@@ -104,7 +107,7 @@ class Snapshots(Generic[Value]):
     async def _fetch_once(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            self._value = await asyncio.to_thread(_without_collector, self._fetch)
+            self._value = await asyncio.to_thread(_in_background, self._fetch)
         except Exception as error:  # noqa: BLE001 - whatever fails, the next attempt may not
             self._failed(error)
         else:
@@ -131,16 +134,21 @@ class Snapshots(Generic[Value]):
         log.log(level, "%s; what was known before holds for %g s", self._error, self._staleness)
 
 
-def _without_collector(fetch: Callable[[], Value]) -> Value:
-    """Call `fetch` with the cyclic garbage collector paused.
+def _in_background(fetch: Callable[[], Value]) -> Value:
+    """Call `fetch` so that the event loop hardly notices.
 
-    A fetch makes very many objects and hardly any cycle, and the collector would walk over
-    all of them again and again.
+    The cyclic garbage collector pauses: a fetch makes very many objects and hardly any cycle,
+    and the collector would walk over all of them again and again.  And the interpreter passes
+    from thread to thread more often: an answer asks for it three times, and each time it may
+    have to wait so long.
     """
     was_enabled = gc.isenabled()
+    interval = sys.getswitchinterval()
     gc.disable()
+    sys.setswitchinterval(min(interval, SWITCH))
     try:
         return fetch()
     finally:
+        sys.setswitchinterval(interval)
         if was_enabled:
             gc.enable()

@@ -8,7 +8,6 @@ was made.
 import getpass
 import os
 import re
-import stat
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, MutableMapping
@@ -25,6 +24,7 @@ from gridmad.peek.values import (
     port,
     quoted,
 )
+from gridmad.secret import read_secret
 
 if TYPE_CHECKING:
     from gridmad.peek.channel import Endpoint, Login
@@ -68,25 +68,6 @@ LISTS: Final = frozenset({"host", "redact"})
 
 T = TypeVar("T")
 D = TypeVar("D")
-
-
-def read_secret(file: Path, limit: int, what: str) -> bytes:
-    """At most `limit` bytes of a file that nobody else may read; UsageError otherwise."""
-    try:
-        with file.open("rb", buffering=0) as stream:
-            mode = os.fstat(stream.fileno()).st_mode
-            if stat.S_ISREG(mode) and mode & 0o077:
-                raise UsageError(
-                    f"{what} {quoted(file)}: others may read or change it: chmod 600 it first"
-                )
-            content = b""
-            while len(content) <= limit and (part := stream.read(limit + 1 - len(content))):
-                content += part
-    except OSError as error:
-        raise UsageError(f"{what} {quoted(file)}: {error.strerror}") from None
-    if len(content) > limit:
-        raise UsageError(f"{what} {quoted(file)}: more than {limit} bytes")
-    return content
 
 
 def read_key(file: Path) -> bytes:

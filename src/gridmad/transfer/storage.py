@@ -212,14 +212,16 @@ def write_all(file: int, block: Block) -> None:
         view = view[os.write(file, view) :]
 
 
-async def blocks_of(file: int, size: int | None, progress: Progress) -> AsyncGenerator[bytes, None]:
-    """The first `size` bytes of a local file, or all of it.
+async def blocks_of(
+    file: int, size: int | None, progress: Progress, most: int = BLOCK_SIZE
+) -> AsyncGenerator[bytes, None]:
+    """The first `size` bytes of a local file, or all of it, in blocks of at most `most` bytes.
 
     Raises DriverError for one that is shorter by now.
     """
     left = size
     while left is None or left > 0:
-        length = BLOCK_SIZE if left is None else min(BLOCK_SIZE, left)
+        length = most if left is None else min(most, left)
         block = await in_thread(os.read, file, length)
         if not block:
             break

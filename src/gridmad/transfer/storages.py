@@ -2,7 +2,10 @@
 
 from typing import Final
 
+from gridmad.transfer.dav import Dav
 from gridmad.transfer.gridftp import GridFtp
+from gridmad.transfer.sftp import Sftp
 from gridmad.transfer.storage import Storage
+from gridmad.transfer.xrootd import XRootD
 
-STORAGES: Final[tuple[type[Storage], ...]] = (GridFtp,)
+STORAGES: Final[tuple[type[Storage], ...]] = (GridFtp, Sftp, Dav, XRootD)

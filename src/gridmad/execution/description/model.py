@@ -35,7 +35,8 @@ class JobDescription:
     stderr: str = ""
     inputs: Sequence[StagedFile] = ()
     copies: Sequence[StagedFile] = ()
-    """Inputs that a driver has brought to the resource already: each `url` is a path there."""
+    """Inputs that a driver has brought to the resource already: each `url` is a path there; a
+    relative one is that of a file which is the job's own, where the job begins."""
     outputs: Sequence[StagedFile] = ()
     count: int = 1
     """Processes; where only nodes are asked for, those of all nodes."""

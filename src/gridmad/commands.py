@@ -1,9 +1,4 @@
-"""Runs the command-line tools of a resource.
-
-What a driver that dies leaves running could still submit a job after its successor has looked
-for it.  `end_leftovers` ends such tools: one that submits has the name of its group of jobs at
-the end of one of its words.
-"""
+"""Runs the command-line tools of a resource."""
 
 import asyncio
 import contextlib
@@ -13,19 +8,16 @@ import os
 import pwd
 import shutil
 import signal
-import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from gridmad.driver import describe
 from gridmad.errors import DriverError, TransientError
-from gridmad.execution.processes import find_by_ending, send
 
 MAX_OUTPUT: Final = 64 << 20
 """Bytes of a tool's output; more is a fault, and must not fill the memory."""
 _SCARCE: Final = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 """There is too little of something for now."""
-_LEFTOVER_TIME: Final = 5.0
 _END_TIME: Final = 1.0
 _EXCERPT: Final = 300
 
@@ -145,18 +137,3 @@ async def _read(
             parts.clear()
             _kill(process)
     return b"".join(parts) if size <= MAX_OUTPUT else None
-
-
-def end_leftovers(names: Collection[str]) -> None:
-    """End the tools on this machine that submit groups of these names.  Blocks, for seconds at
-    most.
-    """
-    endings = tuple(os.fsencode(name) for name in names)
-    until = time.monotonic() + _LEFTOVER_TIME
-    while endings and time.monotonic() < until:
-        left = list(find_by_ending(endings))
-        if not left:
-            return
-        for process in left:
-            send(process, signal.SIGKILL)
-        time.sleep(0.02)

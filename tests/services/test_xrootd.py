@@ -1,0 +1,182 @@
+"""Files of XRootD servers: root:// on real ones.
+
+The library keeps what it reads of the environment for the life of the process: what it is given
+elsewhere is tried in processes of their own.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.services.grid_pki import GridAuthority, Identity
+from tests.services.transfers import NAMES, Contract, content, run, transfers
+from tests.services.xrootd import ACCOUNT, XRootD
+from tests.transfer_player import played
+
+
+class RootServer:
+    """An XRootD server as the contract wants it."""
+
+    def __init__(self, server: XRootD) -> None:
+        self.xrootd = server
+
+    @property
+    def folder(self) -> Path:
+        return self.xrootd.data
+
+    @property
+    def url(self) -> str:
+        return self.xrootd.root
+
+    @property
+    def arguments(self) -> str:
+        return "--xrootd-home /data --xrootd-delegate"
+
+    def kill(self) -> None:
+        self.xrootd.kill()
+
+    def start(self) -> None:
+        self.xrootd.start()
+
+    def own(self, path: Path) -> None:
+        shutil.chown(path, ACCOUNT, ACCOUNT)
+
+
+@pytest.fixture(scope="module")
+def environment(xrootd: XRootD) -> Iterator[None]:
+    """For the whole module: the library reads it once."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in xrootd.environment.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture
+def server(xrootd: XRootD, environment: None) -> RootServer:
+    return RootServer(xrootd)
+
+
+class TestXRootD(Contract):
+    """The contract."""
+
+    odd_names = NAMES
+    sees_links = False
+    checksum = "adler32"
+
+
+def test_between_two_servers(
+    server: RootServer, other_xrootd: XRootD, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        data = content(3_000_000)
+        (server.folder / "source").write_bytes(data)
+        server.own(server.folder / "source")
+        async with transfers(f"{server.arguments} --checksum adler32") as driver:
+            assert await driver.copy(f"{server.url}/source", f"{other_xrootd.root}/copy") == ""
+        assert (other_xrootd.data / "copy").read_bytes() == data
+        assert os.listdir(other_xrootd.data) == ["copy"]
+        # The servers did it among themselves.
+        assert "xrdcp" in (other_xrootd.folder / "xrootd.out").read_text()
+
+    run(main())
+
+
+def test_between_kinds_of_servers(server: RootServer, other_xrootd: XRootD) -> None:
+    async def main() -> None:
+        data = content(3_000_000)
+        (server.folder / "source").write_bytes(data)
+        server.own(server.folder / "source")
+        async with transfers(server.arguments) as driver:
+            assert await driver.copy(f"{server.url}/source", f"{other_xrootd.https}/one") == ""
+            assert await driver.copy(f"{other_xrootd.https}/one", f"{server.url}/two") == ""
+        assert (server.folder / "two").read_bytes() == data
+
+    run(main())
+
+
+def test_names_that_the_protocol_does_not_have(server: RootServer) -> None:
+    async def main() -> None:
+        async with transfers(server.arguments) as driver:
+            assert "'?'" in await driver.exists(f"{server.url}/what?authz=x")
+            assert "home" in await driver.exists(f"root://localhost:{server.xrootd.port}/~other/x")
+            assert await driver.exists("root://a b/x") != ""
+        async with transfers("") as driver:
+            problem = await driver.exists(f"root://localhost:{server.xrootd.port}/~/x")
+            assert "--xrootd-home" in problem
+
+    run(main())
+
+
+def test_no_permission(server: RootServer, tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "file").write_bytes(b"x")
+        closed = server.folder / "closed"
+        closed.mkdir(mode=0o755)
+        (closed / "secret").write_bytes(b"x")
+        (closed / "secret").chmod(0o600)
+        async with transfers(server.arguments) as driver:
+            assert "permission denied" in await driver.copy(
+                tmp_path / "file", f"{server.url}/closed/file"
+            )
+            assert "permission denied" in await driver.copy(
+                f"{server.url}/closed/secret", tmp_path / "secret"
+            )
+        assert os.listdir(closed) == ["secret"]
+        assert not (tmp_path / "secret").exists()
+
+    run(main())
+
+
+def test_who_is_not_let_in(xrootd: XRootD, tmp_path: Path) -> None:
+    """An expired proxy, none, and an authority that is not trusted: each in its own process."""
+    expired = xrootd.authority.proxy(xrootd.user, f"expired-{xrootd.port}", days=-1)
+    stranger = GridAuthority(tmp_path / "other")
+    alice = stranger.proxy(stranger.user("alice"))
+    trusted = str(xrootd.authority.certificates)
+    for name, environment in {
+        "expired": xrootd.authority.environment(expired),
+        "none": {"X509_CERT_DIR": trusted, "X509_USER_PROXY": str(tmp_path / "no")},
+        "stranger": {**stranger.environment(alice), "X509_CERT_DIR": trusted},
+        "server": xrootd.authority.environment(Identity("", xrootd.proxy, xrootd.proxy))
+        | {"X509_CERT_DIR": str(stranger.certificates)},
+    }.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        with played(folder, environment, "--retries 3") as driver:
+            [answer] = driver.ask_and_wait(f"EXISTS 1 - - {xrootd.root} - ")
+            assert " FAILURE " in answer, name
+            assert "Auth failed" in answer, name
+
+
+def test_a_library_that_is_not_there(server: RootServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setitem(__import__("sys").modules, "XRootD", None)
+        async with transfers(server.arguments) as driver:
+            assert "pip install 'gridmad[xrootd]'" in await driver.exists(f"{server.url}/x")
+
+    run(main())
+
+
+def test_a_copy_that_is_given_up(server: RootServer, tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "large").write_bytes(content(1 << 20) * 192)
+        folder = server.folder / ".gw_tester_3"
+        folder.mkdir()
+        server.own(folder)
+        async with transfers(server.arguments) as driver:
+            copying = asyncio.create_task(
+                driver.copy(tmp_path / "large", f"{server.url}/.gw_tester_3/large")
+            )
+            while not os.listdir(folder):
+                assert not copying.done(), copying
+                await asyncio.sleep(0.001)
+            copying.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await copying
+        assert not (folder / "large").exists()
+
+    run(main())
