@@ -77,11 +77,12 @@ class GridFtp:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client needs to reach it."""
+        """What a driver needs to reach it, and not to wait for its turn beside other tests."""
         return {
             "X509_CERT_DIR": str(self.authority.certificates),
             "X509_USER_PROXY": str(self.proxy),
             "GLOBUS_HOSTNAME": "localhost",
+            "PRIORITY": "0",
         }
 
     def start(self) -> None:

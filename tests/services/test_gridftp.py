@@ -172,7 +172,7 @@ def test_sizes(site: Site, other: GridFtp, mode: str, checksum: str) -> None:
     """There, to the other server, and back."""
     gwd = site.driver(f"--gridftp-mode {mode} --checksum {checksum}")
     begin(gwd, 1)
-    for size in (0, 1, 4096, MIB, 5 * MIB + 7):
+    for size in (0, 1, 5 * MIB + 7):
         data = os.urandom(size)
         (site.folder / "a").write_bytes(data)
         assert copy(gwd, site.folder / "a", f"{job(1)}/a", "X") == "SUCCESS"
