@@ -287,6 +287,7 @@ def test_a_job_is_cancelled_after_its_driver_was_replaced(gridway: GridWay, fold
     gridway.wait_for_state(job, "wrap/actv")
     gridway.kill_driver("em")
     gridway.command("gwkill", str(job))
+    wait_for(lambda: not gridway.processes(job), 30, "the job's processes to end")
     assert_nothing_is_left(gridway, job)
 
 
