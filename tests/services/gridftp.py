@@ -10,9 +10,6 @@ import contextlib
 import getpass
 import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -115,16 +112,7 @@ class GridFtp:
             },
             self.folder,
         )
-        if not self._prefix:
-            wait_for_port(self.port, lambda: keeper.is_running, log, START_TIME)
-            return
-        probe = f"import socket; socket.create_connection(('127.0.0.1', {self.port}))"
-        end = time.monotonic() + START_TIME
-        while subprocess.run(
-            [*self._prefix, sys.executable, "-c", probe], capture_output=True
-        ).returncode:
-            assert keeper.is_running, log.read_text()
-            assert time.monotonic() < end, f"nothing listens on {self.port}: {log.read_text()}"
+        wait_for_port(self.port, lambda: keeper.is_running, log, START_TIME, self._prefix)
 
     def freeze(self) -> None:
         """Stop all that the server does, where it stands; `kill` ends it there."""

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -224,9 +225,7 @@ class SlurmCluster:
 @functools.cache
 def shared() -> SlurmCluster:
     """The cluster of all tests that do it no harm; it ends with the test run."""
-    problem = missing()
-    if problem:
-        skip_without("slurm", problem)
+    skip_if_missing()
     folder = Path(tempfile.mkdtemp(prefix="gridmad-slurm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     cluster = SlurmCluster(folder)
@@ -243,6 +242,22 @@ def shared_rest() -> str:
     return shared().start_rest()
 
 
+def skip_if_missing() -> None:
+    """Skip the test where there can be no cluster."""
+    if problem := missing():
+        skip_without("slurm", problem)
+
+
+@contextmanager
+def running(cluster: SlurmCluster) -> Iterator[SlurmCluster]:
+    """The cluster, which runs until the end."""
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
 @pytest.fixture
 def slurm() -> SlurmCluster:
     """The shared cluster."""
@@ -252,15 +267,9 @@ def slurm() -> SlurmCluster:
 @pytest.fixture
 def own_slurm(tmp_path: Path) -> Iterator[SlurmCluster]:
     """A cluster that a test may stop."""
-    problem = missing()
-    if problem:
-        skip_without("slurm", problem)
-    cluster = SlurmCluster(tmp_path / "slurm", min_job_age=2)
-    try:
-        cluster.start()
+    skip_if_missing()
+    with running(SlurmCluster(tmp_path / "slurm", min_job_age=2)) as cluster:
         yield cluster
-    finally:
-        cluster.stop()
 
 
 def _program(name: str) -> str | None:

@@ -7,7 +7,6 @@ where it sends us to is real.
 import asyncio
 import http.server
 import os
-import shutil
 import ssl
 import threading
 from collections.abc import Iterator
@@ -18,47 +17,19 @@ import pytest
 
 from tests.services.grid_pki import GridAuthority, Identity
 from tests.services.transfers import Contract, content, run, transfers
-from tests.services.xrootd import ACCOUNT, XRootD
+from tests.services.xrootd import Door, XRootD
 from tests.transfer_player import played
 
 TOKEN = "a-token-that-is-for-one-host"
 
 
-class HttpsServer:
-    """An XRootD server as the contract wants it."""
-
-    def __init__(self, server: XRootD) -> None:
-        self.xrootd = server
-
-    @property
-    def folder(self) -> Path:
-        return self.xrootd.data
-
-    @property
-    def url(self) -> str:
-        return self.xrootd.https
-
-    @property
-    def arguments(self) -> str:
-        return "--dav-home /data"
-
-    def kill(self) -> None:
-        self.xrootd.kill()
-
-    def start(self) -> None:
-        self.xrootd.start()
-
-    def own(self, path: Path) -> None:
-        shutil.chown(path, ACCOUNT, ACCOUNT)
-
-
 @pytest.fixture
-def server(xrootd: XRootD, monkeypatch: pytest.MonkeyPatch) -> HttpsServer:
+def server(xrootd: XRootD, monkeypatch: pytest.MonkeyPatch) -> Door:
     for name in ("BEARER_TOKEN", "BEARER_TOKEN_FILE", "X509_USER_CERT", "X509_USER_KEY"):
         monkeypatch.delenv(name, raising=False)
     for name, value in xrootd.environment.items():
         monkeypatch.setenv(name, value)
-    return HttpsServer(xrootd)
+    return Door(xrootd, xrootd.https, "--dav-home /data")
 
 
 class TestDav(Contract):
@@ -140,7 +111,7 @@ def readable(folder: Path) -> Iterator[None]:
 
 
 def test_no_credential_goes_where_a_server_sends_us(
-    server: HttpsServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: Door, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The one that we are sent to here is another one that notes what it gets."""
 
@@ -167,9 +138,7 @@ def test_no_credential_goes_where_a_server_sends_us(
     run(main())
 
 
-def test_a_token_goes_to_who_is_named_only(
-    server: HttpsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_token_goes_to_who_is_named_only(server: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setenv("BEARER_TOKEN", TOKEN)
         with Elsewhere(server.xrootd, "") as first:
@@ -180,7 +149,7 @@ def test_a_token_goes_to_who_is_named_only(
     run(main())
 
 
-def test_being_sent_to_a_real_server_and_around(server: HttpsServer, tmp_path: Path) -> None:
+def test_being_sent_to_a_real_server_and_around(server: Door, tmp_path: Path) -> None:
     async def main() -> None:
         # "/data/.gw_tester_4/file" there is the same here: "to" is put before the path.
         folder = server.folder / ".gw_tester_4"
@@ -214,7 +183,7 @@ def test_being_sent_to_a_real_server_and_around(server: HttpsServer, tmp_path: P
     run(main())
 
 
-def test_between_two_servers(server: HttpsServer, other_xrootd: XRootD) -> None:
+def test_between_two_servers(server: Door, other_xrootd: XRootD) -> None:
     async def main() -> None:
         data = content(3_000_000)
         (server.folder / "source é").write_bytes(data)
@@ -235,7 +204,7 @@ def test_between_two_servers(server: HttpsServer, other_xrootd: XRootD) -> None:
     run(main())
 
 
-def test_names_of_files_are_no_urls(server: HttpsServer, tmp_path: Path) -> None:
+def test_names_of_files_are_no_urls(server: Door, tmp_path: Path) -> None:
     async def main() -> None:
         (tmp_path / "file").write_bytes(b"x")
         async with transfers(server.arguments) as driver:
@@ -254,7 +223,7 @@ def test_names_of_files_are_no_urls(server: HttpsServer, tmp_path: Path) -> None
     run(main())
 
 
-def test_no_permission(server: HttpsServer, tmp_path: Path) -> None:
+def test_no_permission(server: Door, tmp_path: Path) -> None:
     async def main() -> None:
         (tmp_path / "file").write_bytes(b"x")
         closed = server.folder / "closed"
@@ -292,7 +261,7 @@ def test_who_is_not_let_in(xrootd: XRootD, tmp_path: Path) -> None:
             assert words in answer, name
 
 
-def test_a_copy_that_is_given_up(server: HttpsServer, tmp_path: Path) -> None:
+def test_a_copy_that_is_given_up(server: Door, tmp_path: Path) -> None:
     async def main() -> None:
         (tmp_path / "large").write_bytes(content(1 << 20) * 192)
         folder = server.folder / ".gw_tester_3"

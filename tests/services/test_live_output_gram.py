@@ -7,17 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.drivers import Site, Subject, gatekeeper
-from tests.conformance.gwd import Player
-from tests.peek_user import User, finish
+from tests.peek_user import User
 from tests.services.ports import reserve_port
 from tests.services.rabbitmq import RabbitMQ
-from tests.services.test_live_output import PRINTER, digest, peek
+from tests.services.test_live_output import digest, peek
+from tests.services.watched import JOBS, PATIENCE, ended, somebody, watch_jobs
 
 pytestmark = pytest.mark.timeout(300)
 
-PATIENCE = 90.0
-JOBS = {17: 3, 18: 4}
-"""Exit codes by the numbers of jobs."""
 SHORT = '&(executable="/bin/sh")(arguments="-c" "exit {code}")'
 
 
@@ -32,10 +29,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def user(rabbitmq: RabbitMQ, tmp_path: Path) -> Iterator[User]:
-    (tmp_path / "elsewhere").mkdir()
-    one = User(rabbitmq, tmp_path / "elsewhere")
-    yield one
-    one.close()
+    with somebody(rabbitmq, tmp_path) as one:
+        yield one
 
 
 def wait_for_files(folder: Path, count: int) -> None:
@@ -45,45 +40,16 @@ def wait_for_files(folder: Path, count: int) -> None:
         time.sleep(0.05)
 
 
-def ended(gwd: Player, job: int) -> str:
-    """The final state that was told of a job."""
-    gwd.wait(lambda: gwd.has_ended(job), f"job {job} does not end", PATIENCE)
-    return gwd.last_state(job)
-
-
 def test_jobs_are_watched_by_what_was_fetched_once(
     site: Site, rabbitmq: RabbitMQ, user: User
 ) -> None:
     home = site.home
-    script = home / "printer.sh"
-    script.write_text(f"#!/bin/sh\ntr '\\0' '\\n' </proc/$PPID/cmdline >by.$1\n{PRINTER}")
-    script.chmod(0o755)
     with peek(site, rabbitmq.url, rabbitmq) as gwd:
         # A driver is nice, and jobs wait some seconds only for what it has fetched for them.
         path = site.write("16", SHORT.format(code=0))
         gwd.ask_and_wait(f"SUBMIT 16 localhost/jobmanager-fork {path}", seconds=PATIENCE)
         wait_for_files(home / ".gridmad/files", 2)
-        clients = {}
-        lines = []
-        for job, code in JOBS.items():
-            clients[job] = user.start("-I", str(job), "--wait", "-F", f"{job}.log")
-            text = f'&(executable="printer.sh")(arguments="{job}" "{code}")(stdout="out.{job}")'
-            path = site.write(str(job), f'{text}(stderr="err.{job}")')
-            lines.append(f"SUBMIT {job} localhost/jobmanager-fork {path}")
-        answers = gwd.ask_and_wait(*lines, seconds=PATIENCE)
-        assert all(" SUCCESS " in answer for answer in answers), answers
-        for job, code in JOBS.items():
-            assert ended(gwd, job) == f"DONE:{code}"
-            assert finish(clients[job])[0] == code
-            for copy, log, own in (
-                (f"copy.{job}", f"{job}.log", f"out.{job}"),
-                (f"copy2.{job}", f"{job}.log.err", f"err.{job}"),
-            ):
-                assert digest(home / copy) == digest(user.folder / log) == digest(home / own)
-        (copied,) = home.glob(".msgpeek-*.pyz")
-        for job in JOBS:
-            assert copied.name in (home / f"by.{job}").read_text().splitlines()
-            assert "MSGPEEK" not in (home / f"env.{job}").read_text()
+        copied = watch_jobs(site, user, gwd, "localhost/jobmanager-fork")
     assert list(home.glob(".msgpeek-*")) == [copied]
     fetched = list((home / ".gridmad/files").iterdir())
     assert len(fetched) == 2  # with the login

@@ -6,7 +6,6 @@ elsewhere is tried in processes of their own.
 
 import asyncio
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,36 +13,8 @@ import pytest
 
 from tests.services.grid_pki import GridAuthority, Identity
 from tests.services.transfers import NAMES, Contract, content, run, transfers
-from tests.services.xrootd import ACCOUNT, XRootD
+from tests.services.xrootd import Door, XRootD
 from tests.transfer_player import played
-
-
-class RootServer:
-    """An XRootD server as the contract wants it."""
-
-    def __init__(self, server: XRootD) -> None:
-        self.xrootd = server
-
-    @property
-    def folder(self) -> Path:
-        return self.xrootd.data
-
-    @property
-    def url(self) -> str:
-        return self.xrootd.root
-
-    @property
-    def arguments(self) -> str:
-        return "--xrootd-home /data --xrootd-delegate"
-
-    def kill(self) -> None:
-        self.xrootd.kill()
-
-    def start(self) -> None:
-        self.xrootd.start()
-
-    def own(self, path: Path) -> None:
-        shutil.chown(path, ACCOUNT, ACCOUNT)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +27,8 @@ def environment(xrootd: XRootD) -> Iterator[None]:
 
 
 @pytest.fixture
-def server(xrootd: XRootD, environment: None) -> RootServer:
-    return RootServer(xrootd)
+def server(xrootd: XRootD, environment: None) -> Door:
+    return Door(xrootd, xrootd.root, "--xrootd-home /data --xrootd-delegate")
 
 
 class TestXRootD(Contract):
@@ -69,7 +40,7 @@ class TestXRootD(Contract):
 
 
 def test_between_two_servers(
-    server: RootServer, other_xrootd: XRootD, caplog: pytest.LogCaptureFixture
+    server: Door, other_xrootd: XRootD, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
         data = content(3_000_000)
@@ -85,7 +56,7 @@ def test_between_two_servers(
     run(main())
 
 
-def test_between_kinds_of_servers(server: RootServer, other_xrootd: XRootD) -> None:
+def test_between_kinds_of_servers(server: Door, other_xrootd: XRootD) -> None:
     async def main() -> None:
         data = content(3_000_000)
         (server.folder / "source").write_bytes(data)
@@ -98,7 +69,7 @@ def test_between_kinds_of_servers(server: RootServer, other_xrootd: XRootD) -> N
     run(main())
 
 
-def test_names_that_the_protocol_does_not_have(server: RootServer) -> None:
+def test_names_that_the_protocol_does_not_have(server: Door) -> None:
     async def main() -> None:
         async with transfers(server.arguments) as driver:
             assert "'?'" in await driver.exists(f"{server.url}/what?authz=x")
@@ -111,7 +82,7 @@ def test_names_that_the_protocol_does_not_have(server: RootServer) -> None:
     run(main())
 
 
-def test_no_permission(server: RootServer, tmp_path: Path) -> None:
+def test_no_permission(server: Door, tmp_path: Path) -> None:
     async def main() -> None:
         (tmp_path / "file").write_bytes(b"x")
         closed = server.folder / "closed"
@@ -152,7 +123,7 @@ def test_who_is_not_let_in(xrootd: XRootD, tmp_path: Path) -> None:
             assert "Auth failed" in answer, name
 
 
-def test_a_library_that_is_not_there(server: RootServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_not_there(server: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setitem(__import__("sys").modules, "XRootD", None)
         async with transfers(server.arguments) as driver:
@@ -161,7 +132,7 @@ def test_a_library_that_is_not_there(server: RootServer, monkeypatch: pytest.Mon
     run(main())
 
 
-def test_a_copy_that_is_given_up(server: RootServer, tmp_path: Path) -> None:
+def test_a_copy_that_is_given_up(server: Door, tmp_path: Path) -> None:
     async def main() -> None:
         (tmp_path / "large").write_bytes(content(1 << 20) * 192)
         folder = server.folder / ".gw_tester_3"

@@ -174,6 +174,25 @@ class XRootD:
         self.close()
 
 
+class Door:
+    """One of a server's protocols, as the contract of `tests.services.transfers` wants it."""
+
+    def __init__(self, server: XRootD, url: str, arguments: str) -> None:
+        self.xrootd = server
+        self.folder = server.data
+        self.url = url
+        self.arguments = arguments
+
+    def kill(self) -> None:
+        self.xrootd.kill()
+
+    def start(self) -> None:
+        self.xrootd.start()
+
+    def own(self, path: Path) -> None:
+        shutil.chown(path, ACCOUNT, ACCOUNT)
+
+
 def require() -> None:
     """Skip the test where there is no server."""
     problem = missing()

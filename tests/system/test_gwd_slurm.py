@@ -24,14 +24,10 @@ def network() -> Iterator[PrivateNetwork]:
 def cluster(
     network: PrivateNetwork, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SlurmCluster]:
-    if problem := slurm.missing():
-        skip_without("slurm", problem)
-    cluster = SlurmCluster(tmp_path_factory.mktemp("slurm"), prefix=network.prefix)
-    try:
-        cluster.start()
+    slurm.skip_if_missing()
+    folder = tmp_path_factory.mktemp("slurm")
+    with slurm.running(SlurmCluster(folder, prefix=network.prefix)) as cluster:
         yield cluster
-    finally:
-        cluster.stop()
 
 
 @pytest.fixture(scope="module")
