@@ -15,9 +15,9 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from gridmad.authorities import AUTHORITIES
 from gridmad.credential import Credential
 from gridmad.errors import CredentialError, DriverError
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AUTHORITIES: Final = Path("/etc/grid-security/certificates")
 ANSWER_TIME: Final = 300.0
 """Seconds that a client may take for all."""
 
