@@ -6,7 +6,6 @@ whose scheduler looks once a second, and the jobs' own wrapper.
 """
 
 import random
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.conftest import IS_QUICK, Scoreboard
+from bench.tasks import run
 from tests.services import gwd
 from tests.services.gwd import GridWay, Mad
 from tests.services.required import skip_without
@@ -95,24 +95,6 @@ def serve(
         yield gridway
         if may_outlive:
             gridway.stop()
-
-
-def run(gridway: GridWay, folder: Path, tasks: int) -> float:
-    """Seconds until `tasks` jobs have ended and brought their outputs back."""
-    shutil.rmtree(folder, ignore_errors=True)
-    start = time.perf_counter()
-    jobs = gridway.submit(
-        folder,
-        {"EXECUTABLE": "/bin/ls", "ARGUMENTS": "/", "STDOUT_FILE": "out.${TASK_ID}"},
-        tasks,
-    )
-    ended = gridway.wait(jobs, 300)
-    elapsed = time.perf_counter() - start
-    assert [job.exit_code for job in ended.values()] == [0] * tasks
-    listed = {path.name for path in Path("/").iterdir() if not path.name.startswith(".")}
-    for task in range(tasks):
-        assert set((folder / f"out.{task}").read_text().split()) == listed
-    return elapsed
 
 
 @pytest.mark.skipif(not IS_QUICK, reason="the contests run the same and more")
