@@ -1,5 +1,6 @@
 """What Grid Engine's tools print, and what they are given; no server."""
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gridmad.commands import Commands
 from gridmad.errors import DriverError
 from gridmad.execution.description.model import JobDescription
 from gridmad.execution.grid_engine import (
     Listing,
+    Record,
     Trouble,
     complaints,
     deleted_tasks,
@@ -29,7 +32,7 @@ from gridmad.execution.grid_engine import (
 )
 from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState
 from gridmad.execution.payload import payload
-from gridmad.execution.sge import Accounting
+from gridmad.execution.sge_accounting import Accounting, AccountingFile, RemoteAccountingFile
 
 GROUP = "5f0c3a91d2e8"
 NAME = f"gridmad-{GROUP}"
@@ -454,47 +457,77 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "accounting"
 
 
+def ends(accounting: Accounting, *numbers: int) -> dict[str, Record]:
+    return dict(asyncio.run(accounting.ends([tag(number) for number in numbers])))
+
+
 @pytest.fixture
-def accounting(path: Path) -> Iterator[Accounting]:
-    one = Accounting(path)
+def accounting(path: Path) -> Iterator[AccountingFile]:
+    one = AccountingFile(path)
     yield one
     one.close()
 
 
-class TestAccounting:
-    def test_it_is_read_on(self, path: Path, accounting: Accounting) -> None:
-        assert accounting.ends([tag(1)]) == {}
+class TestAccountingFile:
+    def test_it_is_read_on(self, path: Path, accounting: AccountingFile) -> None:
+        assert ends(accounting, 1) == {}
         path.write_bytes(accounted(1) + accounted(2, exit_status=3)[:50])
-        assert set(accounting.ends([tag(1), tag(2)])) == {tag(1)}
+        assert set(ends(accounting, 1, 2)) == {tag(1)}
         with path.open("ab") as file:
             file.write(accounted(2, exit_status=3)[50:])
-        assert accounting.ends([tag(2)])[tag(2)].state == JobState.done(3)
-        assert set(accounting.ends([tag(1), tag(2), tag(3)])) == {tag(1), tag(2)}
+        assert ends(accounting, 2)[tag(2)].state == JobState.done(3)
+        assert set(ends(accounting, 1, 2, 3)) == {tag(1), tag(2)}
 
     def test_nothing_is_lost_when_it_is_rotated(
-        self, tmp_path: Path, path: Path, accounting: Accounting
+        self, tmp_path: Path, path: Path, accounting: AccountingFile
     ) -> None:
         path.write_bytes(accounted(1))
-        accounting.ends([])
+        ends(accounting)
         with path.open("ab") as file:
             file.write(accounted(2))
         path.rename(tmp_path / "accounting.0")
-        assert set(accounting.ends([tag(1), tag(2)])) == {tag(1), tag(2)}
+        assert set(ends(accounting, 1, 2)) == {tag(1), tag(2)}
         path.write_bytes(accounted(3))
         path.rename(tmp_path / "accounting.1")
         path.write_bytes(accounted(4))
-        assert set(accounting.ends([tag(n) for n in range(1, 5)])) == {tag(1), tag(2), tag(4)}
+        assert set(ends(accounting, 1, 2, 3, 4)) == {tag(1), tag(2), tag(4)}
         path.write_bytes(b"")
         path.write_bytes(accounted(5)[:80])
-        assert set(accounting.ends([tag(4), tag(5)])) == {tag(4)}
+        assert set(ends(accounting, 4, 5)) == {tag(4)}
         path.write_bytes(accounted(5))
-        assert set(accounting.ends([tag(5)])) == {tag(5)}
+        assert set(ends(accounting, 5)) == {tag(5)}
 
     def test_the_last_of_many_are_remembered(
-        self, path: Path, accounting: Accounting, monkeypatch: pytest.MonkeyPatch
+        self, path: Path, accounting: AccountingFile, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("gridmad.execution.sge.MAX_ENDS", 10)
+        monkeypatch.setattr("gridmad.execution.sge_accounting.MAX_ENDS", 10)
         path.write_bytes(b"".join(accounted(task) for task in range(1, 31)))
-        assert set(accounting.ends([tag(task) for task in range(1, 31)])) == {
-            tag(task) for task in range(21, 31)
-        }
+        assert set(ends(accounting, *range(1, 31))) == {tag(task) for task in range(21, 31)}
+
+
+class TestRemoteAccountingFile:
+    """What it has run there runs here as well."""
+
+    def test_the_jobs_in_question_are_told(self, path: Path) -> None:
+        path.write_bytes(b"\xff:noise\n" + accounted(1) + accounted(2, exit_status=3))
+        accounting = RemoteAccountingFile(path, Commands())
+        found = ends(accounting, 2, 3)
+        assert {name: record.state for name, record in found.items()} == {tag(2): JobState.done(3)}
+
+    def test_it_is_where_the_cell_is(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SGE_ROOT", str(tmp_path))
+        monkeypatch.setenv("SGE_CELL", "own")
+        folder = tmp_path / "own/common"
+        folder.mkdir(parents=True)
+        (folder / "accounting").write_bytes(accounted(1))
+        assert set(ends(RemoteAccountingFile(None, Commands()), 1)) == {tag(1)}
+
+    def test_one_that_cannot_be_read_is_told_once(
+        self, path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        accounting = RemoteAccountingFile(path, Commands())
+        assert ends(accounting, 1) == ends(accounting, 2) == {}
+        (told,) = caplog.messages
+        assert "No such file" in told
+        path.write_bytes(accounted(1))
+        assert set(ends(accounting, 1)) == {tag(1)}

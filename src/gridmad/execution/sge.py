@@ -6,9 +6,8 @@ is found by its tag.
 
 States come from one `qstat` of all the user's jobs.  It shows no ended ones: how these ended
 is told by their own status files, where this machine and the cluster share the folder (see
-gridmad.execution.status_files), and by Grid Engine's accounting file.  That file is read on
-from where it was last read, and not by `qacct`, which reads all of it each time.  The master
-writes it with a delay (15 seconds, unless accounting_flush_time says otherwise).
+gridmad.execution.status_files), and by Grid Engine's accounting file (see
+gridmad.execution.sge_accounting).
 
 A job that could not be started Grid Engine keeps, in error, until somebody looks.  Here it is
 deleted and has failed, for gwd will run it again.  For the same reason Grid Engine is asked
@@ -27,14 +26,12 @@ import asyncio
 import itertools
 import logging
 import os
-import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from gridmad.commands import Commands, Finished
-from gridmad.driver import describe
 from gridmad.errors import DriverError, NotSubmittedError, TransientError
 from gridmad.execution.batch_system import BatchSystem, add_native_option
 from gridmad.execution.contact import group_name
@@ -42,7 +39,6 @@ from gridmad.execution.engine import driver_of
 from gridmad.execution.environment import inherited, on_another_machine
 from gridmad.execution.grid_engine import (
     Listing,
-    Record,
     Trouble,
     complaints,
     deleted_tasks,
@@ -51,7 +47,6 @@ from gridmad.execution.grid_engine import (
     is_certainly_out_of_reach,
     is_out_of_reach,
     job_id,
-    records,
     refusal,
     requirements,
     script,
@@ -62,20 +57,15 @@ from gridmad.execution.grid_engine import (
 from gridmad.execution.model import JobState
 from gridmad.execution.payload import encode, payload
 from gridmad.execution.resource import JobId, Task
+from gridmad.execution.sge_accounting import Accounting, AccountingFile, RemoteAccountingFile
 from gridmad.execution.status_files import StatusFiles
 
 log = logging.getLogger(__name__)
 
-DEFAULT_ROOT: Final = "/var/lib/gridengine"
-"""Debian's, whose tools do without SGE_ROOT."""
 MAX_DELETIONS: Final = 500
 """Groups of tasks of one qdel; the words of a command have a limit."""
-MAX_ENDS: Final = 100_000
-"""Ends of jobs that are remembered from the accounting file: the last ones."""
 CANCELLED: Final = JobState.done(143)
 """A job that was deleted before it ran."""
-
-_BLOCK: Final = 1 << 20
 
 
 @dataclass(slots=True)
@@ -86,67 +76,6 @@ class Array:
     """What they ask for."""
     payloads: dict[int, str] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
-
-
-class Accounting:
-    """The ends of our jobs in the accounting file.  All methods block."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: BinaryIO | None = None
-        self._ends: dict[str, Record] = {}
-        self._lock = threading.Lock()
-        self._is_refused = False
-
-    def ends(self, tags: Collection[str]) -> Mapping[str, Record]:
-        """Those of these jobs that ended, by their tags.  Raises OSError."""
-        with self._lock:
-            self._read()
-            return {tag: self._ends[tag] for tag in tags if tag in self._ends}
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _read(self) -> None:
-        """Read what is new; after it was rotated, the rest of the old file and the new one."""
-        if self._file is not None:
-            is_replaced = self._is_replaced(self._file)
-            self._read_on(self._file)
-            if not is_replaced:
-                return
-            self.close()
-        try:
-            self._file = self._path.open("rb")
-        except FileNotFoundError:
-            return  # nothing has ended yet
-        except PermissionError as error:
-            if not self._is_refused:
-                log.warning("exit codes are known from status files only: %s", describe(error))
-            self._is_refused = True
-            return
-        self._read_on(self._file)
-
-    def _is_replaced(self, file: BinaryIO) -> bool:
-        try:
-            there = self._path.stat()
-        except FileNotFoundError:
-            return True
-        return not os.path.samestat(there, os.fstat(file.fileno())) or there.st_size < file.tell()
-
-    def _read_on(self, file: BinaryIO) -> None:
-        rest = b""
-        while block := file.read(_BLOCK):
-            block = rest + block
-            end = block.rfind(b"\n") + 1
-            rest = block[end:]
-            self._ends.update((record.tag, record) for record in records(block[:end]))
-        # Half a line is read again when it is whole.
-        file.seek(-len(rest), os.SEEK_CUR)
-        for tag in list(itertools.islice(self._ends, max(0, len(self._ends) - MAX_ENDS))):
-            del self._ends[tag]
 
 
 class GridEngine(BatchSystem):
@@ -189,10 +118,10 @@ class GridEngine(BatchSystem):
         status_files: StatusFiles | None = None,
     ) -> None:
         super().__init__(options, commands, status_files)
-        root = os.environ.get("SGE_ROOT") or DEFAULT_ROOT
-        cell = os.environ.get("SGE_CELL") or "default"
-        self._accounting = Accounting(
-            options.accounting or Path(root, cell, "common", "accounting")
+        self._accounting: Accounting = (
+            RemoteAccountingFile(options.accounting, self._commands)
+            if self.is_elsewhere
+            else AccountingFile(options.accounting)
         )
         # Where the tools run elsewhere, nothing of this machine means anything.
         own = {} if self.is_elsewhere else os.environ
@@ -315,17 +244,11 @@ class GridEngine(BatchSystem):
         states = dict(await self._status_files.read(jobs))
         left = {tag: job for job, tag in jobs.items() if job not in states}
         if left:
-            for tag, record in (await self._records(left)).items():
+            for tag, record in (await self._accounting.ends(left)).items():
                 if record.is_over_limit:
                     log.warning("job %s was ended by Grid Engine: over its limit", left[tag])
                 states[left[tag]] = record.state
         return states
-
-    async def _records(self, tags: Collection[str]) -> Mapping[str, Record]:
-        try:
-            return await asyncio.to_thread(self._accounting.ends, tags)
-        except OSError as error:
-            raise TransientError(describe(error)) from None
 
     async def _give_up(
         self, broken: Mapping[JobId, str], listing: Listing
@@ -375,7 +298,7 @@ class GridEngine(BatchSystem):
         found = {tag: job_id(listed.job, tag) for tag in tags if (listed := listing.get(tag))}
         missing = [tag for tag in tags if tag not in found]
         if missing:
-            for tag, record in (await self._records(missing)).items():
+            for tag, record in (await self._accounting.ends(missing)).items():
                 found[tag] = job_id(record.job, tag)
             # A job that left its status file was here, though nobody knows its number.
             unnumbered = {unnumbered_id(tag): tag for tag in missing if tag not in found}

@@ -2,7 +2,7 @@
 
 The back end is the one for a batch system of this machine.  What differs is where its tools run
 and where jobs leave their exit codes: both are what the user has on that host, and so is the
-environment of the jobs.  Files of the batch system (Grid Engine's accounting) are not read there.
+environment of the jobs.
 """
 
 import argparse
