@@ -21,6 +21,7 @@ import pytest
 from tests.services.keeper import KeptProcess
 from tests.services.ports import reserve_port
 from tests.services.required import skip_without
+from tests.services.slurm_accounting import SlurmAccounting
 
 NODES = 2
 CPUS = 64
@@ -59,14 +60,20 @@ MinJobAge={min_job_age}
 InactiveLimit=0
 KillWait=1
 MessageTimeout=5
-AccountingStorageType=accounting_storage/none
-JobCompType=jobcomp/filetxt
-JobCompLoc={folder}/jobcomp.log
+{accounting}
 SlurmdParameters=config_overrides
 {nodes}
 PartitionName=short Nodes=ALL Default=YES MaxTime=60 DefMemPerCPU=10 State=UP
 PartitionName=long Nodes=ALL MaxTime=1440 DefMemPerCPU=10 State=UP
 """
+
+
+COMPLETION_LOG = """\
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/filetxt
+JobCompLoc={folder}/jobcomp.log
+"""
+"""What tells of jobs that squeue has forgotten, where there is no accounting."""
 
 
 def missing() -> str | None:
@@ -82,11 +89,22 @@ def missing() -> str | None:
 class SlurmCluster:
     """One cluster; `min_job_age` is how long squeue shows a job that has ended, in seconds.
 
-    `prefix` begins every command, for a cluster in another network.
+    `prefix` begins every command, for a cluster in another network.  Without accounting it has a
+    log of completed jobs.
     """
 
-    def __init__(self, folder: Path, min_job_age: int = 300, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        min_job_age: int = 300,
+        prefix: Sequence[str] = (),
+        *,
+        has_accounting: bool = False,
+    ) -> None:
         self.folder = folder
+        self.accounting = (
+            SlurmAccounting(folder / "munge/socket", prefix) if has_accounting else None
+        )
         self._prefix = prefix
         host = os.uname().nodename.partition(".")[0]
         self._port = reserve_port()
@@ -102,7 +120,16 @@ class SlurmCluster:
         self.configuration = folder / "slurm.conf"
         self.configuration.write_text(
             CONFIGURATION.format(
-                host=host, port=self._port, folder=folder, min_job_age=min_job_age, nodes=nodes
+                host=host,
+                port=self._port,
+                folder=folder,
+                min_job_age=min_job_age,
+                accounting=(
+                    self.accounting.settings
+                    if self.accounting
+                    else COMPLETION_LOG.format(folder=folder)
+                ),
+                nodes=nodes,
             )
         )
         (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
@@ -141,6 +168,8 @@ class SlurmCluster:
             f"--seed-file={self.folder}/munge/seed",
         )
         self._await(lambda: (self.folder / "munge/socket").exists(), "munged does not start")
+        if self.accounting is not None:
+            self.accounting.start()
         self.start_controller()
         self._nodes = [
             self._keep("slurmd", "-D", "-N", f"n{number}", "-f", str(self.configuration))
@@ -192,6 +221,8 @@ class SlurmCluster:
         for process in (self.rest, *self._nodes, self.controller, self._munged):
             if process is not None:
                 process.kill()
+        if self.accounting is not None:
+            self.accounting.stop()
         if self._public is not None:
             shutil.rmtree(self._public, ignore_errors=True)
 

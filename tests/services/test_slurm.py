@@ -12,7 +12,9 @@ import pytest
 
 from tests.conformance.drivers import Site, Subject
 from tests.conformance.gwd import Player
-from tests.services.slurm import SlurmCluster
+from tests.services import slurm, slurm_accounting
+from tests.services.required import skip_without
+from tests.services.slurm import SlurmCluster, running
 
 UNSHARED = "--state /proc/self/cwd/state"
 """A folder of the driver that no job finds."""
@@ -39,6 +41,38 @@ def site(slurm: SlurmCluster, tmp_path: Path) -> Iterator[Site]:
 @pytest.fixture
 def own_site(own_slurm: SlurmCluster, tmp_path: Path) -> Iterator[Site]:
     with site_of(own_slurm, tmp_path) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def accounted_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    """A cluster with slurmdbd, which alone knows how jobs ended that squeue has forgotten."""
+    slurm.skip_if_missing()
+    if problem := slurm_accounting.missing():
+        skip_without("slurmdbd", problem)
+    folder = tmp_path_factory.mktemp("slurm")
+    with running(SlurmCluster(folder, min_job_age=2, has_accounting=True)) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def accounted_site(accounted_slurm: SlurmCluster, tmp_path: Path) -> Iterator[Site]:
+    with site_of(accounted_slurm, tmp_path) as site:
+        yield site
+
+
+@pytest.fixture(params=["own_slurm", "accounted_slurm"])
+def forgetful_slurm(request: pytest.FixtureRequest) -> SlurmCluster:
+    """A cluster that soon forgets jobs: by its log of completed ones, or by slurmdbd, they are
+    known all the same.
+    """
+    cluster: SlurmCluster = request.getfixturevalue(request.param)
+    return cluster
+
+
+@pytest.fixture
+def forgetful_site(forgetful_slurm: SlurmCluster, tmp_path: Path) -> Iterator[Site]:
+    with site_of(forgetful_slurm, tmp_path) as site:
         yield site
 
 
@@ -181,47 +215,75 @@ def test_a_job_that_takes_too_long(site: Site, slurm: SlurmCluster) -> None:
         assert shown(slurm, number(gwd, 1), "%T") == "TIMEOUT"
 
 
-def test_a_job_that_slurm_has_forgotten(own_site: Site, own_slurm: SlurmCluster) -> None:
-    gate = own_site.folder / "gate"
+def test_a_job_that_slurm_has_forgotten(
+    forgetful_site: Site, forgetful_slurm: SlurmCluster
+) -> None:
+    gate = forgetful_site.folder / "gate"
     wait = f"while ! [ -e {gate} ]; do sleep 0.1; done"
     ends = {0: "DONE:0", 1: "DONE:7", 2: "DONE:137"}
     texts = ("exit 0", "exit 7", "kill -9 $PPID")
-    own_site.arguments = f"{FAST} {UNSHARED}"
-    with own_site.play() as gwd:
+    forgetful_site.arguments = f"{FAST} {UNSHARED}"
+    with forgetful_site.play() as gwd:
         gwd.initialise()
         gwd.ask_and_wait(
-            *(request(own_site, job, f"{wait}; {text}") for job, text in enumerate(texts))
+            *(request(forgetful_site, job, f"{wait}; {text}") for job, text in enumerate(texts))
         )
         for job in ends:
             wait_for_state(gwd, job, "ACTIVE")
         gwd.process.send_signal(signal.SIGSTOP)
         gate.touch()
-        wait_until(lambda: is_empty(own_slurm))
+        wait_until(lambda: is_empty(forgetful_slurm))
         gwd.process.send_signal(signal.SIGCONT)
         wait_for_ends(gwd, ends)
 
 
 def test_a_job_that_ended_and_was_forgotten_while_nobody_lived_is_not_run_again(
-    own_site: Site, own_slurm: SlurmCluster
+    forgetful_site: Site, forgetful_slurm: SlurmCluster
 ) -> None:
     """As gwd never heard of it, it orders the job again."""
-    runs = own_site.folder / "runs"
-    slow = own_site.write("slow/sbatch", '#!/bin/sh\n/usr/bin/sbatch "$@" >/dev/null; sleep 60\n')
+    runs = forgetful_site.folder / "runs"
+    slow = forgetful_site.write(
+        "slow/sbatch", '#!/bin/sh\n/usr/bin/sbatch "$@" >/dev/null; sleep 60\n'
+    )
     slow.chmod(0o755)
-    order = request(own_site, 1, f"echo run >>{runs}; exit 6")
+    order = request(forgetful_site, 1, f"echo run >>{runs}; exit 6")
     path = f"{slow.parent}:{os.environ['PATH']}"
-    with own_site.play(environment={**own_site.environment, "PATH": path}) as first:
+    with forgetful_site.play(environment={**forgetful_site.environment, "PATH": path}) as first:
         first.initialise()
         first.ask(order)
         wait_until(runs.exists)
         first.process.kill()
         first.open.clear()
-    wait_until(lambda: is_empty(own_slurm))
-    with own_site.play() as second:
+    wait_until(lambda: is_empty(forgetful_slurm))
+    with forgetful_site.play() as second:
         second.initialise()
         second.ask_and_wait(order)
         wait_for_ends(second, {1: "DONE:6"})
     assert runs.read_text() == "run\n"
+
+
+def test_slurmdbd_dies_and_comes_back(accounted_site: Site, accounted_slurm: SlurmCluster) -> None:
+    """What nobody can tell has not happened yet."""
+    assert accounted_slurm.accounting is not None
+    gate, log = accounted_site.folder / "gate", accounted_site.folder / "log"
+    accounted_site.arguments = f"{FAST} {UNSHARED} --log-file {log}"
+    with accounted_site.play() as gwd:
+        gwd.initialise()
+        gwd.ask_and_wait(
+            request(accounted_site, 1, f"while ! [ -e {gate} ]; do sleep 0.1; done; exit 7")
+        )
+        wait_for_state(gwd, 1, "ACTIVE")
+        states = ("sacct", "--allocations", "--noheader", "--format=State")
+        wait_until(lambda: "RUNNING" in accounted_slurm.run(*states))
+        gwd.process.send_signal(signal.SIGSTOP)
+        accounted_slurm.accounting.stop_daemon()
+        gate.touch()
+        wait_until(lambda: is_empty(accounted_slurm))
+        gwd.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: "ended jobs are taken for ACTIVE" in log.read_text())
+        assert gwd.ask_and_wait("POLL 1 - -") == ["POLL 1 SUCCESS ACTIVE"]
+        accounted_slurm.accounting.start_daemon()
+        wait_for_ends(gwd, {1: "DONE:7"})
 
 
 # ---------------------------------------------------------------- what a job asks for
