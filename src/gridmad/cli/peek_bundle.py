@@ -16,6 +16,7 @@ import importlib.util
 import marshal
 import os
 import signal
+import struct
 import sys
 import tempfile
 import zipfile
@@ -37,6 +38,15 @@ SUFFIX: Final = importlib.machinery.EXTENSION_SUFFIXES[0]
 
 _PR_SET_PDEATHSIG: Final = 1
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
+
+# Of elf(5), for 64 bits and little endian.
+_ELF: Final = b"\x7fELF\x02\x01"
+_ELF_HEADER: Final = struct.Struct("<32xQ14xHH6x")
+"""Where the program headers are, the size of each and their number."""
+_SECTIONS: Final = (slice(40, 48), slice(60, 64))
+"""What the header says of sections: where theirs are, and how many."""
+_PROGRAM_HEADER: Final = struct.Struct("<8xQ16xQ16x")
+"""Where a segment is in the file, and how much of it."""
 
 # It unpacks all, as the system loads compiled modules from files only, imports all, and removes
 # the files before anything else is done: whatever ends the job later, nothing is left of them.
@@ -139,11 +149,28 @@ def _write_archive(stream: IO[bytes], modules: Mapping[str, Path], comment: byte
             archive.writestr(zipfile.ZipInfo(place, _DATE), content, zipfile.ZIP_DEFLATED)
 
 
+def loadable(library: bytes) -> bytes:
+    """A shared library without what the system does not load: its sections, some of which only
+    debuggers read.  These are nine tenths of the libraries in lz4's wheels.
+    """
+    if not library.startswith(_ELF) or len(library) < _ELF_HEADER.size:
+        return library
+    first, size, number = _ELF_HEADER.unpack_from(library)
+    end = first + size * number
+    for place in range(first, end, size):
+        offset, length = _PROGRAM_HEADER.unpack_from(library, place)
+        end = max(end, offset + length)
+    kept = bytearray(library[:end])
+    for part in _SECTIONS:
+        kept[part] = bytes(part.stop - part.start)
+    return bytes(kept)
+
+
 def _compiled(name: str, path: Path) -> tuple[str, bytes]:
     """Where a module is in the archive, and what is there."""
     folder = name.replace(".", "/")
     if path.suffix != ".py":
-        return f"{folder.rpartition('/')[0]}/{path.name}", path.read_bytes()
+        return f"{folder.rpartition('/')[0]}/{path.name}", loadable(path.read_bytes())
     code = compile(path.read_bytes(), f"{name}.py", "exec", dont_inherit=True, optimize=2)
     content = importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
     return f"{folder}/__init__.pyc" if path.stem == "__init__" else f"{folder}.pyc", content
