@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gridmad.execution.gram_client import GramClient, GramError, GramState, Signal
+from gridmad.execution.gram_answers import GramError, GramState, Signal
+from gridmad.execution.gram_client import GramClient
 from tests.conformance.gwd import Player
 from tests.services import gram as server
 from tests.services import slurm as slurm_server

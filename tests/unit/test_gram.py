@@ -12,8 +12,17 @@ from gridmad.errors import DescriptionError, DriverError, TransientError
 from gridmad.execution import gram
 from gridmad.execution.description import parse_description
 from gridmad.execution.description.model import JobDescription, StagedFile
-from gridmad.execution.gram import Gatekeeper, Gram, explain, path_of, state_of
-from gridmad.execution.gram_client import Answer, GramError, GramState
+from gridmad.execution.gram import Gram
+from gridmad.execution.gram_answers import (
+    NO_REASON,
+    Answer,
+    GramError,
+    GramState,
+    explain,
+    path_of,
+    state_of,
+)
+from gridmad.execution.gram_jobs import Gatekeeper
 from gridmad.execution.gram_rsl import job_rsl
 from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Submission
 
@@ -140,7 +149,7 @@ def test_ends(code: int | None) -> None:
         (GramError.JOB_MANAGER_STOPPED, ACTIVE),
         (GramError.PROXY_EXPIRED, ACTIVE),
         (5, JobState.failed("no such file (GRAM error 5) /x")),
-        (0, JobState.failed(gram.NO_REASON)),
+        (0, JobState.failed(NO_REASON)),
     ],
 )
 def test_failures(failure: int, expected: JobState) -> None:

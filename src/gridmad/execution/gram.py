@@ -16,8 +16,7 @@ path of its contact.
 Inputs that are files of this machine are fetched by a job of their own, once for all jobs of a
 gatekeeper (see gridmad.execution.gram_rsl).  That keeps no other job from running.
 
-Source: Globus Toolkit 6, "GRAM5: RSL Specification", "GRAM5: Protocol"; what a job manager
-answers when was tried on version 15.8.
+Source: Globus Toolkit 6, "GRAM5: RSL Specification"; of answers see gridmad.execution.gram_answers.
 """
 
 import argparse
@@ -30,7 +29,7 @@ import re
 import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from gridmad import credential_watch
@@ -44,18 +43,27 @@ from gridmad.errors import (
 )
 from gridmad.execution.description.rsl_writer import rsl
 from gridmad.execution.engine import driver_of
-from gridmad.execution.gram_client import (
+from gridmad.execution.gram_answers import (
+    OUT_OF_REACH,
+    OVER,
+    STATES,
+    UNKNOWN,
     Answer,
-    GramClient,
     GramError,
     GramState,
     Signal,
+    explain,
+    fetch_problem,
+    path_of,
+    state_of,
 )
+from gridmad.execution.gram_client import GramClient
 from gridmad.execution.gram_files import Fetches
+from gridmad.execution.gram_jobs import PLACES, Gatekeeper, Known
 from gridmad.execution.gram_rsl import fetch_rsl, job_rsl
 from gridmad.execution.gram_serving import served
 from gridmad.execution.inputs import local_inputs, read_files
-from gridmad.execution.model import ACTIVE, PENDING, SUSPENDED, JobState, Phase, Submission
+from gridmad.execution.model import JobState, Submission
 from gridmad.execution.resource import JobId, Resource, Task
 from gridmad.options import count
 
@@ -66,10 +74,6 @@ Result = TypeVar("Result")
 PORT: Final = 2119
 COMMIT_TIME: Final = 300
 """Seconds after which a job manager drops a job that is not committed."""
-PLACES: Final = 8
-"""Requests under way at once."""
-CANCELLERS: Final = 32
-"""Cancellations under way at once; job managers take seconds for one, most of them asleep."""
 CANCEL_WAIT: Final = 15.0
 """Seconds to wait for the answer to a cancellation; then it is taken for accepted."""
 QUIET_INTERVALS: Final = 5
@@ -79,106 +83,10 @@ LONGEST_QUIET: Final = 900.0
 QUERY_PART: Final = 0.5
 """Part of the time for a query (--timeout) in which jobs are asked for; the rest keep their
 states until the next one."""
-RESTART_PAUSE: Final = 60.0
-"""Seconds before one asks again for a job manager that runs and does not answer."""
 FETCH_TIME: Final = 3600.0
 """Seconds that a job which fetches files may take: it may have to wait in a queue."""
-CANCELLED: Final = 143
-"""The exit code of a job that was ended: 128 + SIGTERM."""
-NO_REASON: Final = "the job failed, and its job manager does not say why"
-"""It was ended by a signal, or its scheduler says no more than that it failed."""
-
 _SERVICE: Final = re.compile(r"[A-Za-z0-9._@+-]+")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?")
-_STATES: Final = {
-    GramState.PENDING: PENDING,
-    GramState.ACTIVE: ACTIVE,
-    GramState.SUSPENDED: SUSPENDED,
-    GramState.UNSUBMITTED: PENDING,
-    GramState.STAGE_IN: PENDING,
-    GramState.STAGE_OUT: ACTIVE,
-}
-_OUT_OF_REACH: Final = frozenset(
-    {
-        GramError.NO_RESOURCES,
-        GramError.PROTOCOL_FAILED,
-        GramError.CONNECTION_FAILED,
-        GramError.MALLOC_FAILED,
-        GramError.GATEKEEPER_FAILED,
-        GramError.CONTACTING_JOB_MANAGER,
-        GramError.HTTP_UNPACK_FAILED,
-        GramError.HTTP_INCOMPLETE,
-        GramError.SHUTTING_DOWN,
-        GramError.DELEGATION_FAILED,
-        GramError.LOCK_FAILED,
-    }
-)
-_UNKNOWN: Final = frozenset(
-    {GramError.UNKNOWN_CONTACT, GramError.NO_STATE_FILE, GramError.STATE_EXPIRED}
-)
-_OVER: Final = _UNKNOWN | {GramError.SHUTTING_DOWN}
-"""What job managers say of a job that has ended, or is about to."""
-_STILL_RUNS: Final = frozenset({GramError.JOB_MANAGER_STOPPED, GramError.PROXY_EXPIRED})
-"""A job manager that stops says FAILED for each of its jobs."""
-
-
-class Gatekeeper:
-    """What is under way at an endpoint, and where its job managers are."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.places = asyncio.Semaphore(PLACES)
-        self.cancellers = asyncio.Semaphore(CANCELLERS)
-        self.restarting = asyncio.Lock()
-        self._moved: dict[str, str] = {}
-        self._in_vain: dict[str, float] = {}
-
-    def check(self, contact: str) -> None:
-        """Raises TransientError where a job manager is there, and does not answer."""
-        address = address_of(contact)
-        if time.monotonic() < self._in_vain.get(address, -math.inf) + RESTART_PAUSE:
-            raise TransientError(f"the job manager at {address} does not answer")
-
-    def moved(self, before: str, after: str) -> None:
-        """The job manager that these contacts have in common has another address now."""
-        old, new = address_of(before), address_of(after)
-        self._moved.pop(new, None)  # it is there, whoever left it before
-        if old != new:
-            self._moved[old] = new
-
-    def restarted(self, before: str, after: str) -> None:
-        """A job manager was to be started again; one that runs is where it was."""
-        if address_of(before) == address_of(after):
-            self._in_vain[address_of(after)] = time.monotonic()
-        self.moved(before, after)
-
-    def where(self, contact: str) -> str:
-        """The contact of a job whose manager may have moved."""
-        while (address := address_of(contact)) in self._moved:
-            contact = f"https://{self._moved[address]}{path_of(contact)}"
-        return contact
-
-
-@dataclass(slots=True, eq=False)
-class Known:
-    """A job, and what was heard of it."""
-
-    gatekeeper: Gatekeeper
-    job: JobId
-    url: str
-    """Where it is now."""
-    state: JobState = PENDING
-    heard: float = -math.inf
-    """By time.monotonic()."""
-    tells: bool = False
-    """Its changes are told to this process."""
-    credential: int = 0
-    """The number of the proxy that it has; 0 for one of an earlier driver."""
-    is_cancelled: bool = False
-    asking: asyncio.Task[None] | None = None
-    ending: asyncio.Task[DriverError | None] | None = None
-    ended: asyncio.Event | None = None
-    """Set at its end, where somebody waits for that."""
 
 
 class Gram(Resource):
@@ -291,7 +199,7 @@ class Gram(Resource):
             known.tells, known.credential = True, self._credentials
             known.heard = time.monotonic()
             return known
-        if answer.code in _OUT_OF_REACH:
+        if answer.code in OUT_OF_REACH:
             raise NotSubmittedError(explain(answer))
         raise DriverError(explain(answer))
 
@@ -324,7 +232,7 @@ class Gram(Resource):
 
     async def _commit(self, known: Known) -> None:
         answer = await self._send(known, lambda url: self._signal(url, Signal.COMMIT_REQUEST))
-        if answer.code and answer.code not in _OVER:
+        if answer.code and answer.code not in OVER:
             raise TransientError(explain(answer))
 
     async def release(self, endpoint: str, jobs: Collection[JobId]) -> None:
@@ -334,7 +242,7 @@ class Gram(Resource):
 
     async def _release(self, known: Known) -> None:
         answer = await self._send(known, lambda url: self._signal(url, Signal.COMMIT_END))
-        if answer.code and answer.code not in _UNKNOWN:
+        if answer.code and answer.code not in UNKNOWN:
             raise TransientError(explain(answer))
         self._known.pop(path_of(known.job), None)
 
@@ -407,11 +315,11 @@ class Gram(Resource):
         if not known.tells:
             answer = await self._send(known, client.listen)
             known.tells = not answer.code
-            if known.tells and answer.state in _STATES and answer.state != GramState.UNSUBMITTED:
+            if known.tells and answer.state in STATES and answer.state != GramState.UNSUBMITTED:
                 self._note(known, state_of(answer))
                 return True
         answer = await self._send(known, client.status)
-        if answer.code in _UNKNOWN:
+        if answer.code in UNKNOWN:
             return known.state.is_final
         if answer.code:
             raise TransientError(explain(answer))
@@ -432,7 +340,7 @@ class Gram(Resource):
         known.url = contact
         if known.state.is_final:
             return
-        if told.state in _STATES:
+        if told.state in STATES:
             self._note(known, state_of(told))
         elif known.asking is None:
             known.asking = self._spawn(self._find_end(known, told))
@@ -491,7 +399,7 @@ class Gram(Resource):
             return error
         finally:
             known.ending = None
-        return DriverError(explain(answer)) if answer.code and answer.code not in _OVER else None
+        return DriverError(explain(answer)) if answer.code and answer.code not in OVER else None
 
     async def find(self, endpoint: str, tags: Collection[str]) -> Mapping[str, JobId]:
         """No job has a tag here; one that is not known by its contact was not committed."""
@@ -529,7 +437,7 @@ class Gram(Resource):
             if not await self._restart(known):
                 return Answer(GramError.UNKNOWN_CONTACT, "the job is gone with its job manager")
             answer = await self._ask(request(known.url))
-        if answer.code in _OUT_OF_REACH and answer.code != GramError.SHUTTING_DOWN:
+        if answer.code in OUT_OF_REACH and answer.code != GramError.SHUTTING_DOWN:
             raise TransientError(explain(answer))
         return answer
 
@@ -544,7 +452,7 @@ class Gram(Resource):
             gatekeeper.check(known.url)
             text = rsl([("restart", known.job)]).encode()
             answer = await self._ask(self._opened().request(gatekeeper.name, text))
-            if answer.code in _UNKNOWN:
+            if answer.code in UNKNOWN:
                 return False
             if not answer.contact:
                 raise TransientError(explain(answer))
@@ -598,49 +506,6 @@ class Gram(Resource):
                 await self._opened().open()
                 self._credential = credential
                 self._credentials += 1
-
-
-# ---------------------------------------------------------------- without I/O
-
-
-def state_of(answer: Answer) -> JobState:
-    """The state that a job manager answers."""
-    if answer.state == GramState.DONE:
-        return JobState.done(answer.exit_code)
-    if answer.state != GramState.FAILED:
-        return next((_STATES[state] for state in _STATES if state == answer.state), PENDING)
-    if answer.failure in _STILL_RUNS:
-        return ACTIVE
-    if answer.failure in (GramError.USER_CANCELLED, GramError.SYSTEM_CANCELLED):
-        return JobState.done(CANCELLED)
-    return JobState.failed(
-        " ".join(filter(None, (answer.failure_text, answer.detail))) or NO_REASON
-    )
-
-
-def fetch_problem(state: JobState) -> str:
-    """Why a job did not fetch files; "" where it did, as far as is known."""
-    if state.phase is Phase.FAILED:
-        return state.reason or NO_REASON
-    code = state.exit_code
-    return f"the job that fetches them ended with exit code {code}" if code else ""
-
-
-def explain(answer: Answer) -> str:
-    """Why a request failed, in one line."""
-    return f"{answer.text}: {answer.detail}" if answer.detail else answer.text
-
-
-def path_of(contact: str) -> str:
-    """What names a job for good: `/17370860850872285611/72057598265975683/`."""
-    _, _, rest = contact.partition("://")
-    _, slash, path = rest.partition("/")
-    return slash + path
-
-
-def address_of(contact: str) -> str:
-    """Where a job's manager listens: `host:port`."""
-    return contact.partition("://")[2].partition("/")[0]
 
 
 def own_name() -> str:

@@ -5,7 +5,7 @@ back by a C callback, as does each change of a job's state.  Both are passed to 
 Nothing here waits in a thread while a server thinks, and nothing polls.
 
 Functions and structures: globus_gram_client.h and globus_gram_protocol.h of the Grid Community
-Toolkit 6.2; numbers: "GRAM5: Protocol Constants".
+Toolkit 6.2.
 """
 
 import asyncio
@@ -15,11 +15,10 @@ import itertools
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, Final
 
 from gridmad.errors import CredentialError, DriverError, TransientError
+from gridmad.execution.gram_answers import Answer, Signal
 
 PACKAGE: Final = "libglobus-gram-client3"
 ALL_STATES: Final = 0xFFFFF
@@ -29,72 +28,6 @@ LAST_ERROR: Final = 167
 
 _GSS_BOTH: Final = 0
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
-
-
-class GramState(IntEnum):
-    """The states of a job."""
-
-    PENDING = 1
-    ACTIVE = 2
-    FAILED = 4
-    DONE = 8
-    SUSPENDED = 16
-    UNSUBMITTED = 32
-    STAGE_IN = 64
-    STAGE_OUT = 128
-
-
-class Signal(IntEnum):
-    """What a job manager can be told about a job."""
-
-    COMMIT_REQUEST = 5
-    COMMIT_END = 10
-
-
-class GramError(IntEnum):
-    """The errors that are treated apart."""
-
-    NONE = 0
-    NO_RESOURCES = 3
-    USER_CANCELLED = 8
-    SYSTEM_CANCELLED = 9
-    PROTOCOL_FAILED = 10
-    CONNECTION_FAILED = 12
-    MALLOC_FAILED = 32
-    GATEKEEPER_FAILED = 47
-    CONTACTING_JOB_MANAGER = 79
-    HTTP_UNPACK_FAILED = 89
-    HTTP_INCOMPLETE = 91
-    SHUTTING_DOWN = 94
-    WAITING_FOR_COMMIT = 110
-    NO_STATE_FILE = 121
-    STATE_EXPIRED = 125
-    JOB_MANAGER_STOPPED = 130
-    PROXY_EXPIRED = 131
-    UNKNOWN_CONTACT = 156
-    DELEGATION_FAILED = 157
-    LOCK_FAILED = 158
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of a request."""
-
-    code: int
-    """0, or a GramError or another of the protocol's errors."""
-    text: str
-    """The error in words; empty where there is none."""
-    contact: str = ""
-    state: int = 0
-    """A GramState, in answers that have one."""
-    detail: str = ""
-    """What else the server says of an error."""
-    failure: int = 0
-    """Why the job failed, in answers to `status`; ..."""
-    failure_text: str = ""
-    """... and in words."""
-    exit_code: int | None = None
-    """Of a job that ended, in answers to `status` of a job manager that knows it."""
 
 
 class _JobInfo(ctypes.Structure):
