@@ -19,6 +19,10 @@ from tests.services.slurm import SlurmCluster
 
 COUNT = 100 if IS_QUICK else 1000
 INTERVAL = 20.0
+MINUTE = 3
+"""Intervals of that length."""
+QUESTIONS = 4
+"""That a thousand jobs may cost in a minute."""
 JOB = """<job> <executable>{}</executable> <stdout>out</stdout> <stderr>err</stderr> \
 <count>1</count></job>"""
 TOOLS = ("sbatch", "squeue", "scancel", "sacct")
@@ -118,6 +122,39 @@ def test_many_jobs(cluster: SlurmCluster, tmp_path: Path, scoreboard: Scoreboard
         floor=1.5,
         ambition=5,
         note=f"{ours.cpu:.1f} s",
+    )
+
+
+def test_questions(cluster: SlurmCluster, tmp_path: Path, scoreboard: Scoreboard) -> None:
+    """What jobs that wait or run cost slurmctld, once they are all there."""
+    interval = 2.0 if IS_QUICK else INTERVAL
+    path, notes = counted(tmp_path)
+    description = tmp_path / "job.rsl"
+    description.write_text(JOB.format("/bin/true"))
+    environment = {**cluster.environment, "PATH": path, "HOME": str(tmp_path)}
+    cluster.run("scontrol", "update", "PartitionName=short", "State=DOWN")
+    command = [str(BIN / "gw_em_mad_slurm"), "--interval", f"{interval:g}"]
+    with Player(command, environment, tmp_path) as player:
+        player.initialise()
+        player.send(
+            b"".join(b"SUBMIT %d host %s\n" % (n, bytes(description)) for n in range(COUNT))
+        )
+        player.collect(b"SUBMIT ", COUNT)
+        time.sleep(2 * interval)  # those that follow a submission at once are over
+        before = Counter(notes.read_text().split())
+        player.stream(b"".join(b"POLL %d - -\n" % n for n in range(COUNT)), COUNT)
+        time.sleep(MINUTE * interval)
+        asked = (Counter(notes.read_text().split()) - before).total()
+        player.send(b"".join(b"CANCEL %d - -\n" % n for n in range(COUNT)))
+        player.collect(b"DONE:143", COUNT)
+    cluster.run("scontrol", "update", "PartitionName=short", "State=UP")
+    scoreboard.score(
+        f"questions for {COUNT} jobs on Slurm, a minute",
+        QUESTIONS / max(1, asked),
+        against=f"{QUESTIONS} of them",
+        floor=1,
+        ambition=QUESTIONS / MINUTE,
+        note=f"{asked} in {MINUTE * interval:g} s",
     )
 
 
