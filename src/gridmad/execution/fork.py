@@ -42,8 +42,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from subprocess import Popen
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, Final, TypeVar
 
 from gridmad.driver import Batch, MaybeAwaitable, describe
@@ -59,11 +58,9 @@ from gridmad.execution.fork_job import (
     final_state,
     may_have_left,
 )
-from gridmad.execution.journal import Intent, Journal, Started
+from gridmad.execution.fork_start import Starts, kill_unanswered
+from gridmad.execution.journal import Journal
 from gridmad.execution.model import ACTIVE, JobState, Phase, Submission
-from gridmad.execution.processes import (
-    ProcessIdentity,
-)
 from gridmad.execution.shepherd import MARK, Shepherds
 from gridmad.execution.state import add_state_options, expire_files, make_folder, state_folder
 from gridmad.options import seconds
@@ -138,6 +135,7 @@ class ForkDriver(ExecutionDriver):
         _raise_descriptor_limit()
         _respect_signals()
         self._shepherds = Shepherds(self._folder / "jobs", self._descriptors)
+        self._starts = Starts(self._shepherds, lambda: self._is_stopping)
         try:
             await self._open()
         except DriverError as error:
@@ -247,7 +245,7 @@ class ForkDriver(ExecutionDriver):
             try:
                 outcomes = await asyncio.wrap_future(future)
             except asyncio.CancelledError:
-                future.add_done_callback(_kill_unanswered)
+                future.add_done_callback(kill_unanswered)
                 raise
             for index, outcome in zip(indexes, outcomes, strict=True):
                 if isinstance(outcome, DriverError):
@@ -284,47 +282,8 @@ class ForkDriver(ExecutionDriver):
         return new
 
     def _start_jobs(self, submissions: Sequence[Submission]) -> list[Job | DriverError]:
-        """In the thread: write down the intent, act, write down what became of it."""
-        tags = [os.urandom(8).hex() for _ in submissions]
-        self._log.intend(
-            Intent(tag, submission.job_id, digest=submission.digest)
-            for tag, submission in zip(tags, submissions, strict=True)
-        )
-        outcomes = [
-            self._start_job(tag, submission)
-            for tag, submission in zip(tags, submissions, strict=True)
-        ]
-        started: list[Started] = []
-        failed: list[str] = []
-        for tag, outcome in zip(tags, outcomes, strict=True):
-            if isinstance(outcome, DriverError):
-                failed.append(tag)
-            else:
-                started.append(Started(tag, outcome.contact))
-        try:
-            self._log.record(started, failed)
-        except DriverError:
-            _kill_jobs(outcomes)
-            raise
-        return outcomes
-
-    def _start_job(self, tag: str, submission: Submission) -> Job | DriverError:
-        if self._is_stopping:
-            return DriverError("the driver is stopping")
-        try:
-            process, warnings = self._shepherds.start(submission.description, tag)
-        except DriverError as error:
-            return error
-        for warning in warnings:
-            log.warning("job %s: %s", submission.job_id, warning)
-        try:
-            # As nobody waits for it yet it keeps its id, even if it has ended already.
-            name = Name(ProcessIdentity.of(process.pid), tag)
-            pidfd = os.pidfd_open(process.pid)
-        except OSError as error:
-            _kill_session(process)
-            return DriverError(f"the job cannot be followed: {describe(error)}")
-        return Job(name, str(name), pidfd, process, is_active=False)
+        """In the thread."""
+        return self._starts.start(self._log, submissions)
 
     # ------------------------------------------------------------ following jobs
 
@@ -593,25 +552,6 @@ def _respect_signals() -> None:
             signal.getsignal(number) is signal.SIG_IGN
         ):
             signal.signal(number, signal.SIG_DFL)
-
-
-def _kill_session(process: Popen[bytes]) -> None:
-    """End a job that was just started."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _kill_jobs(outcomes: Sequence[Job | DriverError]) -> None:
-    for outcome in outcomes:
-        if not isinstance(outcome, DriverError) and outcome.process is not None:
-            _kill_session(outcome.process)
-            os.close(outcome.pidfd)
-
-
-def _kill_unanswered(starting: Future[list[Job | DriverError]]) -> None:
-    """The driver stops before it could answer: gwd will submit these jobs again."""
-    if not starting.cancelled() and starting.exception() is None:
-        _kill_jobs(starting.result())
 
 
 DRIVER = ForkDriver
