@@ -6,7 +6,8 @@ is let in by a JSON Web Token: $SLURM_JWT, or a file that is read again when it 
 
 States come from one list of all jobs, which costs slurmrestd more than ten times what squeue
 costs; where there are many, the commands are the better choice.  A job that slurmctld has
-forgotten is known by its status file alone.
+forgotten is known by its status file alone: what slurmrestd (22.05) says of accounting has
+exit code 0 for all jobs that no signal ended.
 
 Source: Slurm, "REST API" (OpenAPI of slurmrestd); versions from v0.0.38 on, of which later ones
 write numbers as objects and states as lists.
