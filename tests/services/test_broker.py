@@ -566,6 +566,7 @@ def test_a_broker_that_is_killed_and_comes_back(
         seen.wait(lambda: len(seen.messages) == 1)
         assert connection.flush(TIME)
         early = seen.messages[0][2]
+        broker.wait_until_kept(queue.rpartition("/")[2])
         broker.kill()
         seen.wait(lambda: len(seen.losses) > 0)
         assert not connection.is_connected
