@@ -20,7 +20,7 @@ from gridmad import _glue
 from gridmad._ber import paged
 from gridmad.information import glue, glue1
 from gridmad.information.glue_trees import BASE_1 as BASE
-from gridmad.information.ldap import PAGED_RESULTS, Search, page_request
+from gridmad.information.ldap import PAGED_RESULTS, Page, Search, page_request
 from gridmad.information.ldap_server import Access, Server
 from tests import glue_specification
 from tests.services import glue as grids
@@ -104,7 +104,13 @@ def cookie_at_end(tail: bytes) -> bytes | None:
 
 
 def ours(server: Slapd, searches: Sequence[Search] = SEARCHES) -> list[list[Any]]:
-    found: list[list[Any]] = reader(server).fetch(searches)
+    found: list[list[Any]] = [[] for _ in searches]
+
+    def collect(pages: Iterator[Page]) -> None:
+        for turn, entries in pages:
+            found[turn] += entries
+
+    reader(server).fetch(searches, collect)
     return found
 
 
@@ -191,7 +197,7 @@ def test_read_and_decode(
         "python-ldap": lambda: python_ldap(server),
     }
     counts = [len(found) for found in ours(server)]
-    assert counts[0] == CES
+    assert counts[[search.object_class for search in SEARCHES].index("GlueCE")] == CES
     if name != "the raw bytes, undecoded":
         assert [len(found) for found in others[name]()] == counts
     size = raw(server, operations)
@@ -218,7 +224,10 @@ def test_join(contest: Contest, server: Slapd, monkeypatch: pytest.MonkeyPatch) 
                 for name in names:
                     if hasattr(module, name):
                         patched.setattr(module, name, getattr(functions, name))
-            return len(glue1.decode(entries).hosts)
+            join = glue1.Join()
+            for object_class, found in entries.items():
+                join.take(object_class, found)
+            return len(join.finish().hosts)
 
     assert join(_glue) == join(glue_specification) == len(HOSTS)
     contest.run(

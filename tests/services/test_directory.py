@@ -233,7 +233,7 @@ def test_only_success_is_a_whole_answer(
 ) -> None:
     server = replier(first, second)
     with pytest.raises(TransientError) as caught:
-        directory.Directory([server], Access(), BASE_1, 20.0).fetch(CES)
+        directory.Directory([server], Access(), BASE_1, 20.0).fetch(CES, list)
     assert said in str(caught.value)
 
 
@@ -248,7 +248,7 @@ def test_a_server_may_not_fill_the_memory(
 
 def test_entries_without_paging_are_an_answer_too(replier: Replier) -> None:
     server = replier(BOUND, ENTRY + done(0))
-    assert directory.Directory([server], Access(), BASE_1, 20.0).fetch(CES) == [[{}]]
+    assert directory.Directory([server], Access(), BASE_1, 20.0).fetch(CES, list) == [(0, [{}])]
 
 
 # ---------------------------------------------------------------- TLS and logins
@@ -295,9 +295,9 @@ def found(server: Slapd, *, is_tls: bool, **access: object) -> int:
     port = server.ldaps_port if is_tls else server.port
     assert port is not None
     way = Access(**access)  # type: ignore[arg-type]
-    (entries,) = directory.Directory(
+    ((_, entries),) = directory.Directory(
         [Server("localhost" if is_tls else "127.0.0.1", port, is_tls)], way, BASE_1, 20.0
-    ).fetch(CES)
+    ).fetch(CES, list)
     return len(entries)
 
 
@@ -375,7 +375,7 @@ def test_bytes_between_starttls_and_tls_are_refused(replier: Replier) -> None:
     started = bytes.fromhex("300c 020101 7807 0a0100 0400 0400")
     server = replier(started + BOUND.replace(b"\x02\x01\x01", b"\x02\x01\x02"), b"")
     with pytest.raises(TransientError, match="something between StartTLS and TLS"):
-        directory.Directory([server], Access(starts_tls=True), BASE_1, 5.0).fetch(CES)
+        directory.Directory([server], Access(starts_tls=True), BASE_1, 5.0).fetch(CES, list)
 
 
 # ---------------------------------------------------------------- command line

@@ -12,7 +12,7 @@ import argparse
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from gridmad.authorities import trusting
 from gridmad.errors import MissingDependencyError, TransientError, UsageError
 from gridmad.information import glue2_json
-from gridmad.information.bdii import BdiiInformation, Source
-from gridmad.information.ldap import Entry, Search
+from gridmad.information.bdii import BdiiInformation, Joined, Source
+from gridmad.information.ldap import Entry, Page, Search
 
 if TYPE_CHECKING:
     import httpx
@@ -86,9 +86,9 @@ class RestInformation:
         self._known: dict[str, tuple[float, Document]] = {}
         self._failing: set[str] = set()
 
-    def fetch(self, searches: Iterable[Search]) -> list[list[Entry]]:
-        """The entries of each class; of a compute element that does not answer, those that it
-        told last, as long as values may be stale.
+    def fetch(self, searches: Sequence[Search], join: Callable[[Iterator[Page]], Joined]) -> Joined:
+        """What `join` makes of the entries of each class; of a compute element that does not
+        answer, those that it told last, as long as values may be stale.
 
         Raises TransientError where of none anything is known.
         """
@@ -111,7 +111,7 @@ class RestInformation:
         for document in documents:
             for object_class, entries in document.items():
                 found[object_class] += entries
-        return [found[search.object_class] for search in searches]
+        return join((i, found[search.object_class]) for i, search in enumerate(searches))
 
     def _documents(self, outcomes: Mapping[str, Document | TransientError]) -> list[Document]:
         """What is known now of each."""

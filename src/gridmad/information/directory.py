@@ -1,6 +1,6 @@
 """Directory servers: whole searches over LDAP, each answered completely or not at all.
 
-    SearchRequest (ldap3) -> pages -> socket -> _ber.Decoder -> entries
+    SearchRequest (ldap3) -> socket -> _ber.Decoder -> pages of entries -> who joins them
 
 The only place that knows ldap3; imported when a driver starts.  What entries mean is not
 known here.
@@ -13,9 +13,9 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ldap3
 from ldap3.core.exceptions import LDAPException
@@ -28,11 +28,13 @@ from ldap3.utils.asn1 import encode  # type: ignore[attr-defined]  # not in the 
 from gridmad._ber import BerError, Decoder, Result, paged
 from gridmad.authorities import trusting
 from gridmad.errors import TransientError, UsageError
-from gridmad.information.ldap import PAGED_RESULTS, Entry, Search, page_request
+from gridmad.information.ldap import PAGED_RESULTS, Entry, Page, Search, page_request
 from gridmad.information.ldap_server import Access, Server
 from gridmad.secret import read_secret
 
 log = logging.getLogger(__name__)
+
+Joined = TypeVar("Joined")
 
 PAGE = 1000
 """Entries a server is asked for at a time: many limit what one answer may hold."""
@@ -72,31 +74,37 @@ class Directory:
         """The server that answered last, or is to be asked first."""
         return self._url(self._servers[0])
 
-    def fetch(self, searches: Iterable[Search]) -> list[list[Entry]]:
-        """The entries that each search finds, all from one server over one connection.
+    def fetch(self, searches: Sequence[Search], join: Callable[[Iterator[Page]], Joined]) -> Joined:
+        """What `join` makes of the entries that the searches find, one search after the other,
+        all from one server over one connection.  It gets pages while the server is at work on
+        those that follow, and is called anew for each server that is asked.
 
         Raises TransientError where no server can be reached, answers each operation within
         the time-out, and gives everything.
         """
-        searches = list(searches)
         problems: list[str] = []
         for _ in range(len(self._servers)):
             try:
-                found = self._fetch_from(self._servers[0], searches)
+                joined = self._fetch_from(self._servers[0], searches, join)
             except (LDAPException, BerError, OSError, TransientError, UsageError) as error:
                 problems.append(f"{self.url}: {_text(error)}")
                 self._servers.rotate(-1)
             else:
                 if problems:
                     log.warning("%s; %s answers instead", "; ".join(problems), self.url)
-                return found
+                return joined
         raise TransientError("; ".join(problems))
 
     def _url(self, server: Server) -> str:
         shown = f"[{server.host}]" if ":" in server.host else server.host
         return f"{'ldaps' if server.is_tls else 'ldap'}://{shown}:{server.port}/{self._base}"
 
-    def _fetch_from(self, server: Server, searches: Sequence[Search]) -> list[list[Entry]]:
+    def _fetch_from(
+        self,
+        server: Server,
+        searches: Sequence[Search],
+        join: Callable[[Iterator[Page]], Joined],
+    ) -> Joined:
         connection = self._connection(server)
         try:
             strategy = connection.strategy
@@ -108,7 +116,11 @@ class Directory:
             connection.bind(read_server_info=False)
             if connection.result["result"] != 0:
                 raise _refusal(connection.result["result"], connection.result["message"])
-            return self._search(strategy, searches)
+            pages = self._search(strategy, searches)
+            joined = join(pages)
+            for _ in pages:
+                pass  # nothing is taken for the whole before the last result said that it is
+            return joined
         finally:
             _close(connection)
 
@@ -163,18 +175,17 @@ class Directory:
         self._operations[search] = encoded
         return encoded
 
-    def _search(self, strategy: "_Strategy", searches: Sequence[Search]) -> list[list[Entry]]:
-        """What each finds.  What came last is decoded while the server is at work on what was
-        asked next.  Of optional bases one has to be there.
+    def _search(self, strategy: "_Strategy", searches: Sequence[Search]) -> Iterator[Page]:
+        """What each finds.  What came last is decoded, and used by whoever iterates, while the
+        server is at work on what was asked next.  Of optional bases one has to be there.
         """
-        found: list[list[Entry]] = [[] for _ in searches]
         misses = turn = 0
         operation, cookie = b"", b""
         for search in searches[:1]:
             operation = self._encoded(search)
             strategy.ask(operation, cookie)
         while turn < len(searches):
-            entries = found[turn]
+            entries: list[Entry] = []
             result = strategy.read(entries)
             if result.code == NO_SUCH_OBJECT and searches[turn].is_optional:
                 misses += 1
@@ -185,13 +196,14 @@ class Directory:
             if result.references:
                 raise TransientError("a part of the tree is on another server")
             cookie = _cookie(result)
-            if not cookie:
-                turn += 1
-                operation = self._encoded(searches[turn]) if turn < len(searches) else b""
-            if turn < len(searches):
+            following = turn if cookie else turn + 1
+            if following < len(searches):
+                if not cookie:
+                    operation = self._encoded(searches[following])
                 strategy.ask(operation, cookie)
             entries += strategy.entries()
-        return found
+            yield turn, entries
+            turn = following
 
 
 class _Strategy(SyncStrategy):

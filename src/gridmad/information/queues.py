@@ -29,6 +29,8 @@ class QueueIndexes:
         """
         queues = {str(queue["QUEUE_NAME"]): queue for queue in attributes.queues}
         names = self._names.setdefault(host, [])
+        if names == list(queues):
+            return attributes
         vanished = [index for index, name in enumerate(names) if name not in queues]
         left_out = []
         known = set(names)
