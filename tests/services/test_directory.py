@@ -295,10 +295,10 @@ def found(server: Slapd, *, is_tls: bool, **access: object) -> int:
     port = server.ldaps_port if is_tls else server.port
     assert port is not None
     way = Access(**access)  # type: ignore[arg-type]
-    ((_, entries),) = directory.Directory(
+    pages = directory.Directory(
         [Server("localhost" if is_tls else "127.0.0.1", port, is_tls)], way, BASE_1, 20.0
     ).fetch(CES, list)
-    return len(entries)
+    return sum(len(entries) for _, entries in pages)
 
 
 @pytest.mark.parametrize(("is_tls", "starts_tls"), [(True, False), (False, True), (False, False)])

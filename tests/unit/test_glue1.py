@@ -480,12 +480,12 @@ def test_a_host_stays_with_all_its_queues() -> None:
 
 @given(
     size=st.integers(1, 7),
-    at_a_time=st.integers(1, 3),
+    views_for_a_host=st.integers(1, 9),
     vos=st.sampled_from([(), ("biomed",)]),
     only=st.booleans(),
 )
 def test_pages_of_any_size_are_joined_alike(
-    size: int, at_a_time: int, vos: tuple[str, ...], only: bool
+    size: int, views_for_a_host: int, vos: tuple[str, ...], only: bool
 ) -> None:
     records = [
         record
@@ -505,5 +505,5 @@ def test_pages_of_any_size_are_joined_alike(
         return list(decoded.hosts.items()), sorted(decoded.problems)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(glue1, "HOSTS_FOR_A_PAGE", at_a_time)
+        patched.setattr(glue1, "VIEWS_FOR_A_HOST", views_for_a_host)
         assert join(size) == join(1000)

@@ -8,10 +8,12 @@ from typing import ClassVar, Protocol, TypeVar
 
 from gridmad.errors import MissingDependencyError, UsageError
 from gridmad.information import ldap_server
+from gridmad.information.glue import Decoded
 from gridmad.information.glue_trees import BASE_1, BASE_2, choose_trees
 from gridmad.information.ldap import Page, Search
 from gridmad.information.model import HostAttributes
 from gridmad.information.published import PublishedInformation
+from gridmad.information.snapshot import in_background
 from gridmad.options import seconds
 
 BDII_PORT = 2170
@@ -121,7 +123,7 @@ class BdiiInformation(PublishedInformation):
 
     async def start(self) -> None:
         """Import the LDAP library; nothing is asked of the server before somebody asks here."""
-        self._directory = await asyncio.to_thread(self.open)
+        self._directory = await asyncio.to_thread(in_background, self.open)
         await super().start()
 
     def locate(self) -> None:
@@ -146,11 +148,22 @@ class BdiiInformation(PublishedInformation):
     def read(self) -> dict[str, HostAttributes]:
         """All hosts of all trees."""
         assert self._directory is not None, "not started"
-        hosts, problems = self._directory.fetch(self._trees.searches, self._trees.decode)
+        hosts, problems = self._directory.fetch(self._trees.searches, self._join)
         for problem in problems:
             self.report(problem)
         # Each goes when its attributes are made: a large grid is not held twice.
-        return {name: hosts.pop(name).attributes() for name in list(hosts)}
+        attributes = {}
+        for name in list(hosts):
+            self.give_way()
+            attributes[name] = hosts.pop(name).attributes()
+        return attributes
+
+    def _join(self, pages: Iterator[Page]) -> Decoded:
+        return self._trees.decode(map(self._after_a_rest, pages))
+
+    def _after_a_rest(self, page: Page) -> Page:
+        self.give_way()
+        return page
 
 
 def _check_base(option: str, base: str) -> None:

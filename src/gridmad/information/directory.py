@@ -185,24 +185,25 @@ class Directory:
             operation = self._encoded(search)
             strategy.ask(operation, cookie)
         while turn < len(searches):
-            entries: list[Entry] = []
-            result = strategy.read(entries)
-            if result.code == NO_SUCH_OBJECT and searches[turn].is_optional:
-                misses += 1
-                if misses == len(searches):
+            result = strategy.read()
+            following = turn
+            if result is not None:
+                if result.code == NO_SUCH_OBJECT and searches[turn].is_optional:
+                    misses += 1
+                    if misses == len(searches):
+                        _check(result)
+                else:
                     _check(result)
-            else:
-                _check(result)
-            if result.references:
-                raise TransientError("a part of the tree is on another server")
-            cookie = _cookie(result)
-            following = turn if cookie else turn + 1
-            if following < len(searches):
+                if result.references:
+                    raise TransientError("a part of the tree is on another server")
+                cookie = _cookie(result)
                 if not cookie:
-                    operation = self._encoded(searches[following])
-                strategy.ask(operation, cookie)
-            entries += strategy.entries()
-            yield turn, entries
+                    following = turn + 1
+                    if following < len(searches):
+                        operation = self._encoded(searches[following])
+                if following < len(searches):
+                    strategy.ask(operation, cookie)
+            yield turn, strategy.entries()
             turn = following
 
 
@@ -214,7 +215,7 @@ class _Strategy(SyncStrategy):
     def __init__(self, connection: ldap3.Connection, patience: float) -> None:
         super().__init__(connection)
         self._patience = patience
-        self._deadline = math.inf
+        self._patience_left = patience
         self._decoder = Decoder()
         self._received = 0
 
@@ -242,31 +243,31 @@ class _Strategy(SyncStrategy):
         self._decoder.expect(number)
         self.connection.socket.sendall(page_request(number, operation, PAGE, cookie))
 
-    def read(self, entries: list[Entry]) -> Result:
-        """Read up to the Result; to `entries` go those that there was time to decode."""
+    def read(self) -> Result | None:
+        """Read once: the Result where it came, else there may be further entries."""
         result = self._decoder.feed(b"")
-        while result is None:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
+        if result is None:
+            if self._patience_left <= 0:
                 raise TimeoutError("timed out")
             connected: socket.socket = self.connection.socket
-            connected.settimeout(left)
+            connected.settimeout(self._patience_left)
+            start = time.monotonic()
             data = connected.recv(READ_SIZE)
+            # What passes between two reads is ours, and not the server's.
+            self._patience_left -= time.monotonic() - start
             if not data:
                 raise TransientError("the server has closed the connection")
             self._received += len(data)
             if self._received > MAX_RECEIVED:
                 raise TransientError(f"the server sends more than {MAX_RECEIVED} bytes")
             result = self._decoder.feed(data)
-            if result is None:
-                entries += self._decoder.entries()
-        if result.number == 0:
+        if result is not None and result.number == 0:
             text = result.text.decode("utf-8", "replace")
             raise TransientError(f"the server ends the connection: {_description(result)} {text}")
         return result
 
     def entries(self) -> Sequence[Entry]:
-        """The entries before the Result that are not decoded yet."""
+        """The entries that were read and not decoded yet."""
         return self._decoder.entries()
 
     def refuse_rest(self) -> None:
@@ -277,12 +278,13 @@ class _Strategy(SyncStrategy):
             raise TransientError("the server sends something between StartTLS and TLS")
 
     def _begin(self) -> None:
-        self._deadline = time.monotonic() + self._patience
+        self._patience_left = self._patience
         self.connection.socket.settimeout(self._patience)
 
     def _get_response(self, message_id: int, timeout: float) -> list[Any]:
         """The result of a bind or StartTLS, as ldap3 wants it."""
-        result = self.read([])
+        while (result := self.read()) is None:
+            pass
         return [
             {
                 "type": OPERATIONS[result.operation],

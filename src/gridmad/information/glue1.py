@@ -37,8 +37,8 @@ from gridmad.information.model import Attribute
 
 SMALLEST_FILE_SYSTEM = 100_000_000
 """The schema wants bytes, many publish MB; nothing below this is a file system in bytes."""
-HOSTS_FOR_A_PAGE = 200
-"""Hosts that are joined for each page of views: in the time in which a server finds the next."""
+VIEWS_FOR_A_HOST = 5
+"""Views that a server finds in the time in which a host is joined."""
 
 SEARCHES: Mapping[str, Search] = {
     search.object_class: search
@@ -263,7 +263,7 @@ class Join:
         self._views: defaultdict[str, list[_View]] = defaultdict(list)
         self._free_of_views: set[str] = set()
         """CEs that do not tell themselves how many slots are free."""
-        self._take: Mapping[str, Callable[[Iterable[Entry]], None]] = {
+        self._take: Mapping[str, Callable[[Sequence[Entry]], None]] = {
             "GlueCluster": self._take_clusters,
             "GlueSubCluster": self._take_sub_clusters,
             "GlueHostLocalFileSystem": self._take_file_systems,
@@ -271,7 +271,7 @@ class Join:
             "GlueVOView": self._take_views,
         }
 
-    def take(self, object_class: str, entries: Iterable[Entry]) -> None:
+    def take(self, object_class: str, entries: Sequence[Entry]) -> None:
         """Further entries of a class."""
         self._take[object_class](entries)
 
@@ -328,7 +328,7 @@ class Join:
             keys = self._cluster_keys[written] = cluster_keys(ce)
         return keys
 
-    def _take_views(self, entries: Iterable[Entry]) -> None:
+    def _take_views(self, entries: Sequence[Entry]) -> None:
         if self._vos or self._free_of_views:
             for view in entries:
                 for key in keys_of(view, "gluechunkkey", "glueceuniqueid"):
@@ -337,7 +337,7 @@ class Join:
                         self._views[key].append(_View(free, view.get(_RULES, ())))
         else:
             # The directory is looking for the next page meanwhile.
-            self._join(HOSTS_FOR_A_PAGE)
+            self._join(1 + len(entries) // VIEWS_FOR_A_HOST)
 
     # ------------------------------------------------------------ hosts
 

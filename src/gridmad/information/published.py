@@ -120,6 +120,11 @@ class PublishedInformation(InformationDriver):
     def place(self) -> str:
         """Where the source is, for logs."""
 
+    def give_way(self) -> None:
+        """Between the steps of a reading, each at most a millisecond: let others work."""
+        assert self._snapshots is not None, "not started"
+        self._snapshots.give_way()
+
     def report(self, problem: str) -> None:
         """Log what could not be used, once."""
         if problem not in self._reported:
@@ -163,6 +168,7 @@ class PublishedInformation(InformationDriver):
         """
         settled = {}
         for host in list(hosts):
+            self.give_way()
             told = self._indexes.arrange(host, hosts.pop(host)).formatted
             before = self._hosts.get(host)
             settled[host] = before if before is not None and before == told else told
