@@ -122,7 +122,10 @@ def test_a_server_that_nobody_trusts(element: Arc) -> None:
         (["-s", "https://a.org/arex,b.org"], "-s b.org: write https://HOST[:PORT]/arex"),
         (["-s", "https://u@a.org/arex"], "write https://HOST[:PORT]/arex"),
         (["-s", "https://a.org:x/"], "write https://HOST[:PORT]/arex"),
-        (["-s", "https://a.org", "-q", "(GlueCEName=x)"], "-q, -f and --glue are for LDAP"),
+        (["-s", "https://a.org", "-q", "(GlueCEName=x)"], "-q: for LDAP only"),
+        (["-s", "https://a.org", "--glue", "1", "-f", "(GlueCEName=x)"], "-f, --glue: for LDAP"),
+        (["-s", "https://a.org", "-p", "443", "--start-tls"], "-p, --start-tls: for LDAP only"),
+        (["-s", "a.org", "--credential-file", "/proxy"], "--credential-file: for REST only"),
         (["-s", "a.org", "-q", "(GlueCEInfoDataDir=x)"], "GLUE 2 has nothing for"),
     ],
 )

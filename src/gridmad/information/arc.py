@@ -34,6 +34,21 @@ CONNECTIONS: Final = 8
 """Compute elements that are asked at a time."""
 PATH: Final = "/rest/1.0/info"
 
+_OF_LDAP: Final = {
+    "-q": "queue_filter",
+    "-f": "host_filter",
+    "-b": "base",
+    "--glue2-base": "glue2_base",
+    "-p": "port",
+    "--start-tls": "start_tls",
+    "--bind-dn": "bind_dn",
+    "--password-file": "password_file",
+    "--sasl-external": "sasl_external",
+    "--certificate": "certificate",
+    "--key": "key",
+}
+"""Options that say nothing to REST, and where they are among the parsed ones."""
+
 Document = Mapping[str, Sequence[Entry]]
 
 
@@ -60,10 +75,19 @@ class ArcInformation(BdiiInformation):
     def locate(self) -> None:
         """A directory, or the URLs of REST."""
         self._urls = _rest_urls(self.options.server)
-        if not self._urls:
+        if self._urls:
+            given = [name for name, key in _OF_LDAP.items() if getattr(self.options, key)]
+            if self.options.glue != self.glue:
+                given.append("--glue")
+            if given:
+                raise UsageError(
+                    f"{', '.join(given)}: for LDAP only: REST has no filters and no login by name, "
+                    "and tells all there is, in GLUE 2"
+                )
+        elif self.options.credential_file:
+            raise UsageError("--credential-file: for REST only: LDAP is shown --certificate")
+        else:
             super().locate()
-        elif self.options.queue_filter or self.options.host_filter or self.options.glue != "2":
-            raise UsageError("-q, -f and --glue are for LDAP: REST tells all there is, in GLUE 2")
 
     def open(self) -> Source:
         """The directory, or REST."""

@@ -39,7 +39,8 @@ Joined = TypeVar("Joined")
 PAGE = 1000
 """Entries a server is asked for at a time: many limit what one answer may hold."""
 READ_SIZE = 1 << 16
-"""Bytes of a read: decoding them takes a third of a millisecond, which others wait for."""
+"""Bytes that are decoded at once, in a third of a millisecond, which others wait for.  Servers
+send an entry at a time, so a read brings less where nothing else was done meanwhile."""
 RECEIVE_BUFFER = 1 << 22
 """Bytes of answers that the system keeps while what came before is decoded."""
 MAX_RECEIVED = 1 << 29
@@ -244,27 +245,34 @@ class _Strategy(SyncStrategy):
         self.connection.socket.sendall(page_request(number, operation, PAGE, cookie))
 
     def read(self) -> Result | None:
-        """Read once: the Result where it came, else there may be further entries."""
+        """The Result where it came, else there are further entries, READ_SIZE bytes or more."""
         result = self._decoder.feed(b"")
-        if result is None:
-            if self._patience_left <= 0:
-                raise TimeoutError("timed out")
-            connected: socket.socket = self.connection.socket
-            connected.settimeout(self._patience_left)
-            start = time.monotonic()
-            data = connected.recv(READ_SIZE)
-            # What passes between two reads is ours, and not the server's.
-            self._patience_left -= time.monotonic() - start
-            if not data:
-                raise TransientError("the server has closed the connection")
-            self._received += len(data)
-            if self._received > MAX_RECEIVED:
-                raise TransientError(f"the server sends more than {MAX_RECEIVED} bytes")
+        size = 0
+        while result is None and size < READ_SIZE:
+            data = self._receive()
+            size += len(data)
             result = self._decoder.feed(data)
         if result is not None and result.number == 0:
             text = result.text.decode("utf-8", "replace")
             raise TransientError(f"the server ends the connection: {_description(result)} {text}")
         return result
+
+    def _receive(self) -> bytes:
+        """What the server says next, within the time that it has left."""
+        if self._patience_left <= 0:
+            raise TimeoutError("timed out")
+        connected: socket.socket = self.connection.socket
+        connected.settimeout(self._patience_left)
+        start = time.monotonic()
+        data = connected.recv(READ_SIZE)
+        # What passes between two reads is ours, and not the server's.
+        self._patience_left -= time.monotonic() - start
+        if not data:
+            raise TransientError("the server has closed the connection")
+        self._received += len(data)
+        if self._received > MAX_RECEIVED:
+            raise TransientError(f"the server sends more than {MAX_RECEIVED} bytes")
+        return data
 
     def entries(self) -> Sequence[Entry]:
         """The entries that were read and not decoded yet."""

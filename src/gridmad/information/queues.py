@@ -29,8 +29,6 @@ class QueueIndexes:
         """
         queues = {str(queue["QUEUE_NAME"]): queue for queue in attributes.queues}
         names = self._names.setdefault(host, [])
-        if names == list(queues):
-            return attributes
         vanished = [index for index, name in enumerate(names) if name not in queues]
         left_out = []
         known = set(names)
@@ -49,5 +47,7 @@ class QueueIndexes:
                 wire.MAX_QUEUES,
                 " ".join(left_out),
             )
+        if names == list(queues):
+            return attributes
         gone: dict[str, Attribute] = {"QUEUE_NAME": ""}
         return replace(attributes, queues=[queues.get(name, gone) for name in names])
