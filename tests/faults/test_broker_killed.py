@@ -35,6 +35,8 @@ def test_what_is_parked_outlives_its_broker(scene: Scene) -> None:
     assert scene.finish(job) == 3
     client = scene.client()
     scene.wait_for_size(1_000_000)
+    for queue in (f"data.{scene.stream}", f"control.token.{scene.stream}"):
+        scene.server.wait_until_kept(queue)
     scene.server.restart()
     assert scene.finish(client) == 3
     scene.assert_exact()

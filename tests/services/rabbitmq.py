@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import secrets
+import time
 from pathlib import Path
 
 from tests.services import pki
@@ -44,6 +45,10 @@ ssl_options.keyfile = {key}
 ssl_options.verify = verify_peer
 ssl_options.fail_if_no_peer_cert = false
 """
+
+
+KEEP_TIME = 60.0
+"""Seconds for a queue to be written down."""
 
 
 def missing() -> str | None:
@@ -103,6 +108,26 @@ class RabbitMQ(StompServer):
                 "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2"
             ),
         }
+
+    def wait_until_kept(self, queue: str) -> None:
+        """Wait until it is written down that there is this queue, which takes up to two seconds:
+        the messages are on the disk much earlier, and are lost with the queue.
+        """
+        node = self.folder / "mnesia" / f"t{self.stomp_port}@localhost"
+        end = time.monotonic() + KEEP_TIME
+        while not any(
+            _holds(path, queue.encode())
+            for path in (*node.glob("*.LOG"), *node.glob("rabbit_durable_queue.DC?"))
+        ):
+            assert time.monotonic() < end, f"RabbitMQ does not write down its queue {queue}"
+            time.sleep(0.05)
+
+
+def _holds(path: Path, text: bytes) -> bool:
+    try:
+        return text in path.read_bytes()
+    except FileNotFoundError:  # another one has taken its place
+        return False
 
 
 def _definitions() -> dict[str, object]:

@@ -108,6 +108,9 @@ class StompServer(ABC):
             self._process.kill()
             self._process = None
 
+    def wait_until_kept(self, queue: str) -> None:
+        """Wait until a queue of that name, with what is persistent in it, outlives a kill."""
+
     def restart(self) -> None:
         """Kill, and start again on the same ports with the same data."""
         self.kill()
