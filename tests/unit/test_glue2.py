@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridmad.errors import TransientError, UsageError
-from gridmad.information import glue2, glue2_json
+from gridmad.information import glue2, glue2_json, glue2_schema
 from gridmad.information.glue import Decoded
 from gridmad.information.glue2_filter import HostFilter, QueueFilter, translated
 from gridmad.information.model import HostAttributes
@@ -367,7 +367,7 @@ VALUES = st.lists(
 @given(st.data())
 def test_any_entries_are_survived(data: st.DataObject) -> None:
     entries = {}
-    for search in glue2.SEARCHES.values():
+    for search in glue2_schema.SEARCHES.values():
         names = [name.lower() for name in search.attributes]
         entry = st.dictionaries(st.sampled_from(names), VALUES)
         entries[search.object_class] = data.draw(st.lists(entry, max_size=3))

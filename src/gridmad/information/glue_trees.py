@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Final, Protocol
 
 from gridmad.errors import UsageError
-from gridmad.information import glue1, glue1_filter, glue2, glue2_filter
+from gridmad.information import glue1, glue1_filter, glue2, glue2_filter, glue2_schema
 from gridmad.information.glue import Decoded, merge
 from gridmad.information.ldap import Entry, Page, Search
 
@@ -69,7 +69,7 @@ class Glue2Tree:
         self._hosts = glue2_filter.HostFilter(host_filter)
         self._vos = vos
         searches = [
-            *self._queues.apply(glue2.SEARCHES.values()),
+            *self._queues.apply(glue2_schema.SEARCHES.values()),
             *self._queues.searches,
             *self._hosts.searches,
         ]
@@ -80,9 +80,9 @@ class Glue2Tree:
         found: list[list[Entry]] = [[] for _ in self.searches]
         for turn, page in pages:
             found[turn] += page
-        first = len(glue2.SEARCHES)
+        first = len(glue2_schema.SEARCHES)
         second = first + len(self._queues.searches)
-        entries: dict[str, Sequence[Entry]] = dict(zip(glue2.SEARCHES, found, strict=False))
+        entries: dict[str, Sequence[Entry]] = dict(zip(glue2_schema.SEARCHES, found, strict=False))
         by_queue = _by_class(self._queues.searches, found[first:second])
         shares = self._hosts.choose(entries, found[second:])
         entries["GLUE2ComputingShare"] = self._queues.choose(shares, by_queue)
