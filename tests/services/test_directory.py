@@ -15,7 +15,7 @@ from gridmad.errors import TransientError, UsageError
 from gridmad.information import ldap_server, snapshot
 from gridmad.information.bdii import BdiiInformation
 from gridmad.information.glue_trees import BASE_1
-from gridmad.information.ldap import Search
+from gridmad.information.ldap import Page, Search
 from gridmad.information.ldap_server import Access, Server
 from tests.services import glue, pki
 from tests.services.ports import reserve_port
@@ -93,6 +93,27 @@ def test_a_server_that_gives_a_part_is_left_for_one_that_gives_all(slapd: SlapdM
         assert sum(len(host.queues) for host in found.values()) == 8
 
     run(test, *servers(part, whole))
+
+
+def test_nothing_of_a_server_that_gives_a_part_is_joined_with_the_next(
+    slapd: SlapdMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "PAGE", 3)
+    part = slapd(glue.ldif(SMALL), limits="sizelimit size.prtotal=5")
+    whole = slapd(glue.ldif(SMALL))
+    counts: list[int] = []
+
+    def join(pages: Iterator[Page]) -> int:
+        counts.append(0)
+        for _, entries in pages:
+            counts[-1] += len(entries)
+        return counts[-1]
+
+    both = [Server("127.0.0.1", server.port, False) for server in (part, whole)]
+    assert directory.Directory(both, Access(), BASE_1, 20.0).fetch(CES, join) == 8
+    assert len(counts) == 2
+    assert 0 < counts[0] < 8
+    assert counts[1] == 8
 
 
 def test_what_is_wrong_with_each_server_is_told() -> None:

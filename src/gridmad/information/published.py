@@ -142,7 +142,8 @@ class PublishedInformation(InformationDriver):
             log.warning("%s: no hosts there: look at what the options choose", self.place)
         queues = sum(len(attributes.queues) for attributes in hosts.values())
         log.info("%s: %d hosts, %d queues", self.place, len(hosts), queues)
-        self._hosts = self._settle(self._with_list(hosts))
+        hosts = self._with_list(hosts)
+        self._hosts = self._settle(hosts)
         return self._hosts
 
     def _with_list(self, hosts: dict[str, HostAttributes]) -> dict[str, HostAttributes]:

@@ -88,10 +88,10 @@ class Snapshots(Generic[Value]):
         """Rest, where the step since the last rest was long enough, a value is there to answer
         with, and nobody waits for a newer one.  Called in the fetching thread.
 
-        Raises TransientError where nobody wants the value any more.
+        Raises DriverError where nobody wants the value any more, whoever else could give it.
         """
         if self._is_stopped.is_set():
-            raise TransientError("stopped")
+            raise DriverError("the driver is stopping")
         worked = time.monotonic() - self._step_began
         if worked >= STEP and self._value is not None and self._attempt is None:
             rest = min(worked * REST, self._rest_left)
