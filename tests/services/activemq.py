@@ -139,3 +139,6 @@ class ActiveMQ(StompServer):
             *("-jar", str(JAR), "start", f"xbean:file:{folder}/activemq.xml"),
         ]
         return command, {"HOME": str(folder), "LC_ALL": "C.UTF-8"}
+
+    def wait_until_kept(self, queue: str) -> None:
+        """Each queue is, from its first persistent message on."""

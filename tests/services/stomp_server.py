@@ -108,6 +108,7 @@ class StompServer(ABC):
             self._process.kill()
             self._process = None
 
+    @abstractmethod
     def wait_until_kept(self, queue: str) -> None:
         """Wait until a queue of that name, with what is persistent in it, outlives a kill."""
 

@@ -406,6 +406,35 @@ def test_a_server_that_is_away(site: Site, tmp_path: Path) -> None:
         assert copy(gwd, "/dev/null", f"{job(1)}/a") == "SUCCESS"
 
 
+GIVES_UP = """
+import asyncio, random, sys
+from gridmad.transfer.gridftp_client import Client
+
+async def give_up(client, url):
+    for _ in range(10):
+        handle = client.handle(is_extended=True)
+        asking = asyncio.create_task(handle.mlst(url))
+        await asyncio.sleep(random.uniform(0, 0.1))
+        asking.cancel()
+        await asyncio.wait([asking])
+        await handle.close()
+
+async def main():
+    client = Client()
+    await client.load()
+    await asyncio.gather(*[give_up(client, sys.argv[1].encode()) for _ in range(4)])
+
+asyncio.run(main())
+"""
+
+
+def test_connections_that_are_given_up_at_any_moment(site: Site) -> None:
+    """The library frees what it still uses when it is told to abort while a reply comes."""
+    variables = {**os.environ, **site.server.environment, "X509_USER_PROXY": str(site.proxy)}
+    url = f"{site.server.url}/"
+    subprocess.run([sys.executable, "-c", GIVES_UP, url], env=variables, check=True, timeout=TIME)
+
+
 # --- credentials ------------------------------------------------------------------------
 
 

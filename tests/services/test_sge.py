@@ -329,6 +329,7 @@ def request(site: Site, job: int, text: str, more: str = "") -> str:
     return f"SUBMIT {job} localhost/jobmanager-sge {path}"
 
 
+@pytest.mark.timeout(300)
 def test_the_end_of_a_master_is_not_the_end_of_its_jobs(own_sge: Cell, tmp_path: Path) -> None:
     """An execution host needs half a minute to come back to its master."""
     with desk(own_sge, tmp_path) as site, site.play() as gwd:
@@ -344,7 +345,8 @@ def test_the_end_of_a_master_is_not_the_end_of_its_jobs(own_sge: Cell, tmp_path:
         gwd.wait(lambda: gwd.has_ended(1), "its status file is not seen", WAIT)
         own_sge.start_master()
         for job in (2, 4, 5):
-            gwd.wait(lambda job=job: gwd.has_ended(job), f"the end of {job} is not told", WAIT)  # type: ignore[misc]
+            # Twice as long, since the execution host takes its time.
+            gwd.wait(lambda job=job: gwd.has_ended(job), f"{job} goes on", 2 * WAIT)  # type: ignore[misc]
         ends = {job: gwd.last_state(job) for job in (1, 2, 3, 4, 5)}
         assert ends == {1: "DONE:3", 2: "DONE:137", 3: "ACTIVE", 4: "DONE:4", 5: "DONE:5"}
         assert not any("FAILURE" in line for line in gwd.answers)

@@ -266,7 +266,11 @@ def test_an_endpoint_that_hangs_holds_up_no_other(site: Site, state: Path, rsl: 
     play(site, state, scene)
 
 
-def test_there_is_room_for_a_number_of_jobs(site: Site, state: Path, rsl: Path) -> None:
+def test_there_is_room_for_a_number_of_jobs(
+    site: Site, state: Path, rsl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "SUBMIT_TIME", 1.0)
+
     async def scene(session: Session) -> None:
         await submit(session, rsl, 1, 2)
         session.send(f"SUBMIT 3 host {rsl}\n")
@@ -277,7 +281,7 @@ def test_there_is_room_for_a_number_of_jobs(site: Site, state: Path, rsl: Path) 
         assert lines[1].startswith("SUBMIT 3 SUCCESS ")
         assert await submit(session, rsl, 4) == {4: "2 jobs are there already (--max-jobs)"}
 
-    play(site, state, scene, "--max-jobs 2 --deadline 1")
+    play(site, state, scene, "--max-jobs 2")
 
 
 def test_nothing_turns_while_there_is_no_room(
@@ -405,8 +409,10 @@ def test_what_a_resource_had_still_to_read_is_found(site: Site, state: Path, rsl
 
 
 def test_a_submission_that_nobody_could_finish_is_a_failure_and_leaves_no_twin(
-    site: Site, state: Path, rsl: Path
+    site: Site, state: Path, rsl: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(engine, "SUBMIT_TIME", 0.5)
+
     async def scene(session: Session) -> None:
         site.late_trouble = [TransientError("cut")]
         site.trouble["find"] = [TransientError("unreachable")] * 100
@@ -416,7 +422,7 @@ def test_a_submission_that_nobody_could_finish_is_a_failure_and_leaves_no_twin(
         assert job_of(contact) == "0"
         assert site.owners["1"] == 1
 
-    play(site, state, scene, "--deadline 0.5")
+    play(site, state, scene)
 
 
 def test_a_job_that_the_resource_lost_is_told_after_several_answers(

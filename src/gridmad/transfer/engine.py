@@ -127,6 +127,7 @@ class UrlTransfer(TransferDriver):
     async def stop(self) -> None:
         """Give up what is under way, and leave all servers."""
         self._files.stop()
+        self._sessions.end()
         await self._copies.stop()
         await self._directories.stop()
         await self._copying.stop()

@@ -8,6 +8,7 @@ machine open them all, at the price of a handshake for each file.
 """
 
 import argparse
+import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
@@ -54,6 +55,7 @@ class GridFtp(Storage):
         self._proxy = CredentialWatch(
             proxy_source(os.environ, os.getuid()), warnings=options.credential_warnings
         )
+        self._closing: set[asyncio.Task[None]] = set()
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -102,9 +104,17 @@ class GridFtp(Storage):
                 await session.close()
                 raise
         except BaseException:
-            await session.close()
+            # Nobody waits for a server that does not answer.
+            closing = asyncio.create_task(session.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
             raise
         return session
+
+    async def close(self) -> None:
+        """Leave those that never answered to the end of the process."""
+        for closing in self._closing:
+            closing.cancel()
 
     def encode(self, url: Url) -> bytes:
         """A URL as the library takes it, which decodes `%XX`.  Raises DriverError."""
@@ -148,6 +158,10 @@ class GridFtpSession(Session):
     async def close(self) -> None:
         """Give up what is under way, and leave."""
         await self._handle.close()
+
+    async def abandon(self) -> None:
+        """Leave what is under way to the end of the process."""
+        await self._handle.abandon()
 
     async def status(self, url: Url) -> Status | None:
         """Ask for a file's facts, or for its size alone where the server is that plain."""

@@ -17,6 +17,7 @@ import itertools
 import logging
 import os
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, ClassVar, Final
 
@@ -36,8 +37,12 @@ MEMORY: Final = 12 << 20
 SMALLEST_BLOCK: Final = 1 << 17
 LARGEST_BLOCK: Final = 1 << 20
 """... within these bounds."""
+QUIET_TIME: Final = 0.5
+"""Seconds without a sign of an operation after which it may be aborted: a reply that the library
+is handling just then would have it use memory that the abort has freed."""
 ABORT_TIME: Final = 2.0
-"""Seconds that an operation has to end when it is given up."""
+"""Seconds that an operation has to end when it was aborted."""
+LOOK_INTERVAL: Final = 0.005
 END_TIME: Final = 1.0
 """Seconds after which an operation that takes no more blocks counts as failed."""
 CHECKSUM_LENGTH: Final = 128
@@ -163,6 +168,10 @@ class _Operation:
         """Settled with its end, or when nobody believes any more that it will come."""
         self.kept: object = None
         """What C writes to."""
+        self.heard = time.monotonic()
+        """When there was a sign of it."""
+        self.is_given_up = False
+        """No more data is to be moved."""
         self.afterwards: Callable[[], object] = lambda: None
         """Called in the event loop when it has ended."""
         _operations[self.number] = self
@@ -283,6 +292,9 @@ class _Transfer(_Operation):
         self._loop.call_later(END_TIME, self._end, problem)
 
     def data(self, error: int | None, address: int, length: int, offset: int, eof: bool) -> None:
+        self.heard = time.monotonic()
+        if self.is_given_up:
+            return
         if error:
             # As a rule the server's reply says more, but now and then the library waits for it
             # when it has come already.
@@ -431,16 +443,26 @@ class Handle:
 
     async def close(self) -> None:
         """Leave all servers, whatever is under way."""
-        if self.is_busy:
-            self._library.abort(ctypes.byref(self._handle))
-            end = asyncio.get_running_loop().time() + ABORT_TIME
-            while (operation := self._operation) is not None and self.is_busy:
-                if asyncio.get_running_loop().time() > end:
+        operation = self._operation
+        if operation is not None:
+            operation.is_given_up = True
+            give_up = float("inf")
+            while self.is_busy:
+                now = time.monotonic()
+                if now > give_up:
                     # The server will end it, when it tires of a connection where nothing happens.
                     operation.afterwards = self._destroy_later
                     return
-                await asyncio.sleep(0.005)
+                if give_up == float("inf") and now - operation.heard >= QUIET_TIME:
+                    self._library.abort(ctypes.byref(self._handle))
+                    give_up = now + ABORT_TIME
+                await asyncio.sleep(LOOK_INTERVAL)
         await in_thread(self._destroy)
+
+    async def abandon(self) -> None:
+        """Leave all servers but one with which something is under way: the process ends."""
+        if not self.is_busy:
+            await in_thread(self._destroy)
 
     def _destroy_later(self) -> None:
         asyncio.get_running_loop().run_in_executor(None, self._destroy)

@@ -69,7 +69,7 @@ class Sessions:
         self._open: set[Storage] = set()
         self._watching: list[asyncio.Task[None]] = []
         self._tidying: asyncio.Task[None] | None = None
-        self._is_closed = False
+        self._is_ending = False
 
     @contextlib.asynccontextmanager
     async def session(self, storage: Storage, url: Url) -> AsyncIterator[Session]:
@@ -99,7 +99,9 @@ class Sessions:
                 is_sound = session.is_open
                 raise
             finally:
-                if is_sound and not self._is_closed:
+                if self._is_ending:
+                    await session.abandon()
+                elif is_sound:
                     self._keep(endpoint, session)
                 else:
                     await session.close()
@@ -108,9 +110,13 @@ class Sessions:
             if endpoint.is_unused:
                 self._endpoints.pop(name, None)
 
+    def end(self) -> None:
+        """The process is about to end: keep no session any more."""
+        self._is_ending = True
+
     async def close(self) -> None:
         """Close all sessions, and all storages."""
-        self._is_closed = True
+        self.end()
         for task in (self._tidying, *self._watching):
             if task is not None:
                 task.cancel()

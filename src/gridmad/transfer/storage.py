@@ -85,6 +85,10 @@ class Session:
         """Leave, whatever is under way; raises nothing."""
         raise NotImplementedError
 
+    async def abandon(self) -> None:
+        """As `close`, where the process ends right afterwards."""
+        await self.close()
+
     async def status(self, url: Url) -> Status | None:
         """What is there; None where nothing is."""
         raise NotImplementedError
