@@ -214,7 +214,7 @@ cdef char* _number(char* out, long long value) noexcept nogil:
 
 
 cdef str _put(Writer* writer, PyObject* key, PyObject* value, int queue):
-    """Write one NAME=value; None, or why it was left out."""
+    """Write one NAME=value; None, or what was left out of it, or why all of it."""
     cdef Name* name = _name(key)
     cdef int kind = name.kind
     cdef long long number
@@ -224,6 +224,7 @@ cdef str _put(Writer* writer, PyObject* key, PyObject* value, int queue):
     cdef Py_ssize_t i
     cdef char* out
     cdef bint is_text
+    cdef bint cut = False
     cdef bint generic = not kind & (
         HOST_INTEGER | HOST_STRING if queue < 0 else QUEUE_INTEGER | QUEUE_STRING)
     cdef bytes encoded
@@ -265,6 +266,7 @@ cdef str _put(Writer* writer, PyObject* key, PyObject* value, int queue):
                         or (text[i] == c':' and kind & (QUEUE_KEY | HOST_KEY))):
                     return "its value has a blank, a colon or another character that gwd cannot take"
         if length > TEXT:
+            cut = True
             length = TEXT
             while length and (<uint8_t>text[length] & 0xC0) == 0x80:
                 length -= 1     # never half a UTF-8 character
@@ -305,7 +307,7 @@ cdef str _put(Writer* writer, PyObject* key, PyObject* value, int queue):
         out = _number(out, number)
         writer.generic_integers += generic
     writer.at = out
-    return None
+    return f"what its value has beyond {TEXT} bytes" if cut else None
 
 
 def format_attributes(dict host not None, list queues not None, dict more not None={}):

@@ -291,7 +291,7 @@ class _Attributes:
                 dropped.append(f"{name}: {reason}")
 
     def put(self, name: str, value: object, queue: int | None) -> None:
-        """Write one attribute, or raise _LeftOutError."""
+        """Write one attribute; raises _LeftOutError for what of it, or all of it, is not."""
         _check_name(name, queue)
         if not isinstance(value, int | str):
             raise _LeftOutError(f"its value is {type(value).__name__}, not an integer or a text")
@@ -316,6 +316,8 @@ class _Attributes:
             self.generic_integers += is_generic
         self.size += len(part) + bool(self.parts)
         self.parts.append(part)
+        if isinstance(value, str) and len(value.encode("utf-8", "replace")) > MAX_TEXT:
+            raise _LeftOutError(f"what its value has beyond {MAX_TEXT} bytes")
 
 
 def _check_name(name: str, queue: int | None) -> None:

@@ -46,7 +46,9 @@ class Site:
     def environment(self) -> dict[str, str]:
         """What gwd has for an environment; `bin` of the location is not on the PATH."""
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
-        return {**kept, "HOME": str(self.home), "GW_LOCATION": str(self.location)}
+        # At niceness 19, which is the default, other tests may leave it no time at all.
+        given = {"GW_LOCATION": str(self.location), "PRIORITY": "0"}
+        return {**kept, **given, "HOME": str(self.home)}
 
     def write(self, name: str, text: str) -> Path:
         """A file below the location."""

@@ -39,6 +39,8 @@ INIT_TIME: Final = 5.0
 END_TIME: Final = 1.0
 END_GRACE: Final = 0.25
 """What a busy machine may add to it before a test fails."""
+LOOK: Final = 0.05
+"""Seconds between two looks at what keeps a driver that is to end."""
 PATIENCE: Final = 20.0
 LINGER: Final = 0.05
 """Seconds for lines that nobody asked for, before the pipes are closed."""
@@ -206,16 +208,20 @@ class Player:
 
     def wait_for_end(self, code: int = 0) -> float:
         """Seconds until the driver ended, which takes one at most on a machine that is free."""
-        start, delayed = time.monotonic(), self._delayed()
+        start = time.monotonic()
+        before = delays = self._delays()
         ended = os.pidfd_open(self.process.pid)
-        is_over = bool(select.select([ended], [], [], PATIENCE)[0])
+        is_over = False
+        while not is_over and time.monotonic() - start < PATIENCE:
+            is_over = bool(select.select([ended], [], [], LOOK)[0])
+            # Threads that ended tell nothing more.
+            delays = delays | self._delays()
         os.close(ended)
         taken = time.monotonic() - start
         if not is_over:
             self.breach(5, "the driver does not end")
             return taken
-        # What has ended still tells of itself until it is waited for.
-        taken -= self._delayed() - delayed
+        taken -= sum(delay - before.get(thread, 0.0) for thread, delay in delays.items())
         found = self.process.wait()
         if taken > END_TIME + END_GRACE:
             self.breach(5, f"the driver took {taken:.2f} s to end")
@@ -223,15 +229,18 @@ class Player:
             self.breach(5, f"the driver ended with exit code {found}")
         return taken
 
-    def _delayed(self) -> float:
-        """Seconds for which the driver, or we, could have run and had no processor; 0.0 where
-        the kernel does not tell.
+    def _delays(self) -> dict[str, float]:
+        """Seconds for which each thread of the driver, and we, could have run and had no
+        processor; nothing where the kernel does not tell.
+
+        Any thread counts: while one has none that holds the interpreter, the others wait for it.
         """
-        seconds = 0.0
-        for process in (str(self.process.pid), "thread-self"):
+        delays = {}
+        threads = [*Path(f"/proc/{self.process.pid}/task").glob("*"), Path("/proc/thread-self")]
+        for thread in threads:
             with contextlib.suppress(OSError):
-                seconds += int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
-        return seconds
+                delays[str(thread)] = int((thread / "schedstat").read_text().split()[1]) / 1e9
+        return delays
 
     def leftovers(self) -> list[int]:
         """Processes that were started by the driver, by a mark in their environment."""

@@ -6,7 +6,7 @@ Programs and schema are those of Debian's packages slapd, ldap-utils and glue-sc
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -36,8 +36,8 @@ maxsize 1073741824
 dbnosync
 index objectClass eq
 """
-START_TIME = 10.0
-"""Seconds that slapd has to listen, and then to end."""
+START_TIME = 60.0
+"""Seconds that slapd has to listen, and then to end, on a busy machine."""
 
 CONFIGURATION = """\
 {includes}
@@ -73,7 +73,8 @@ def missing() -> str | None:
 class Slapd:
     """One server; `limits` are further lines of slapd.conf, such as "sizelimit 10", and `glue2`
     is what is below o=glue, which is not there without.  With `ldaps`, for which `limits` must
-    name certificates, it listens on `ldaps_port`, too.
+    name certificates, it listens on `ldaps_port`, too.  `prefix` are the words before its command
+    line, such as those of a network of its own.
     """
 
     def __init__(
@@ -84,11 +85,13 @@ class Slapd:
         *,
         glue2: bytes = b"",
         ldaps: bool = False,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.port = reserve_port()
         self.ldaps_port = reserve_port() if ldaps else None
         self._limits = limits
+        self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
         self.load(ldif, glue2)
 
@@ -125,6 +128,7 @@ class Slapd:
         with (self.folder / "slapd.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
+                    *self._prefix,
                     str(_program("slapd")),
                     "-d",
                     "0",
@@ -140,7 +144,13 @@ class Slapd:
             )
         process = self._process
         log_file = self.folder / "slapd.log"
-        wait_for_port(self.port, lambda: process.poll() is None, log_file, START_TIME)
+        try:
+            wait_for_port(
+                self.port, lambda: process.poll() is None, log_file, START_TIME, self._prefix
+            )
+        except BaseException:
+            self.stop()
+            raise
 
     def pause(self) -> None:
         """Answer nothing from now on, though connections are still taken."""

@@ -10,7 +10,7 @@ import pytest
 
 from gridmad.errors import TransientError, UsageError
 from gridmad.information.arc import DRIVER, ArcInformation
-from gridmad.information.model import HostAttributes
+from tests.information import Told, read_host
 from tests.services import arc
 from tests.services.arc import Arc
 from tests.services.ports import reserve_port
@@ -27,7 +27,7 @@ def make(*arguments: str, staleness: float = 1800.0) -> ArcInformation:
     return DRIVER(options)
 
 
-async def told(driver: ArcInformation) -> dict[str, HostAttributes]:
+async def told(driver: ArcInformation) -> dict[str, Told]:
     """What DISCOVER and MONITOR answer, as soon as A-REX tells something."""
     end = time.monotonic() + PATIENCE
     while True:
@@ -41,7 +41,7 @@ async def told(driver: ArcInformation) -> dict[str, HostAttributes]:
             await asyncio.sleep(0.2)
     values = driver.monitor(hosts)
     assert not isinstance(values, Awaitable)
-    return {host: value for host, value in values.items() if isinstance(value, HostAttributes)}
+    return {host: read_host(value) for host, value in values.items()}
 
 
 @pytest.fixture
@@ -63,12 +63,12 @@ def test_what_a_compute_element_tells_of_itself(element: Arc) -> None:
             (attributes,) = (await told(driver)).values()
         finally:
             await driver.stop()
-        assert attributes.dropped == []
+        assert attributes.dropped == ()
         host = attributes.host
         assert (host["HOSTNAME"], host["LRMS_NAME"]) == ("localhost", "nordugrid-fork")
         assert int(host["NODECOUNT"]) > 0
         assert host["ARCH"]
-        assert attributes.more["SITE_NAME"] == "test"
+        assert attributes.host["SITE_NAME"] == "test"
         (queue,) = attributes.queues
         assert (queue["QUEUE_NAME"], queue["QUEUE_STATUS"]) == ("fork", "Production")
 
@@ -122,7 +122,10 @@ def test_a_server_that_nobody_trusts(element: Arc) -> None:
         (["-s", "https://a.org/arex,b.org"], "-s b.org: write https://HOST[:PORT]/arex"),
         (["-s", "https://u@a.org/arex"], "write https://HOST[:PORT]/arex"),
         (["-s", "https://a.org:x/"], "write https://HOST[:PORT]/arex"),
-        (["-s", "https://a.org", "-q", "(GlueCEName=x)"], "-q, -f and --glue are for LDAP"),
+        (["-s", "https://a.org", "-q", "(GlueCEName=x)"], "-q: for LDAP only"),
+        (["-s", "https://a.org", "--glue", "1", "-f", "(GlueCEName=x)"], "-f, --glue: for LDAP"),
+        (["-s", "https://a.org", "-p", "443", "--start-tls"], "-p, --start-tls: for LDAP only"),
+        (["-s", "a.org", "--credential-file", "/proxy"], "--credential-file: for REST only"),
         (["-s", "a.org", "-q", "(GlueCEInfoDataDir=x)"], "GLUE 2 has nothing for"),
     ],
 )

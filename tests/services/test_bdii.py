@@ -19,6 +19,7 @@ from gridmad.information.bdii import DRIVER, BdiiInformation
 from gridmad.information.ldap_server import Server, parse_server
 from gridmad.information.model import HostAttributes
 from gridmad.information.published import overlay
+from tests.information import Told, read_host
 from tests.services import glue
 from tests.services.ports import reserve_port
 from tests.services.slapd import Slapd, SlapdMaker
@@ -58,20 +59,19 @@ async def discover(driver: BdiiInformation) -> list[str]:
     return list(await hosts if isinstance(hosts, Awaitable) else hosts)
 
 
-async def monitor(driver: BdiiInformation, hosts: Sequence[str]) -> dict[str, HostAttributes]:
+async def monitor(driver: BdiiInformation, hosts: Sequence[str]) -> dict[str, Told]:
     values = driver.monitor(hosts)
     if isinstance(values, Awaitable):
         values = await values
     found = {}
     for host, value in values.items():
-        assert isinstance(value, HostAttributes)
-        found[host] = value
+        found[host] = read_host(value)
     return found
 
 
-def ask_all(server: Slapd, *arguments: str) -> dict[str, HostAttributes]:
+def ask_all(server: Slapd, *arguments: str) -> dict[str, Told]:
     """Every host that DISCOVER tells, with what MONITOR tells of it."""
-    found: dict[str, HostAttributes] = {}
+    found: dict[str, Told] = {}
 
     async def test(driver: BdiiInformation) -> None:
         hosts = await discover(driver)
@@ -82,7 +82,7 @@ def ask_all(server: Slapd, *arguments: str) -> dict[str, HostAttributes]:
     return found
 
 
-def queue_names(attributes: HostAttributes) -> list[str]:
+def queue_names(attributes: Told) -> list[str]:
     return [str(queue["QUEUE_NAME"]) for queue in attributes.queues]
 
 
@@ -94,7 +94,7 @@ def test_the_session_of_the_developers_guide(slapd: SlapdMaker) -> None:
     assert list(found) == [glue.GUIDE_HOST]
     payload = found[glue.GUIDE_HOST].payload.decode()
     assert payload.startswith(f"SUCCESS {glue.GUIDE_ATTRIBUTES} ")
-    assert found[glue.GUIDE_HOST].dropped == []
+    assert found[glue.GUIDE_HOST].dropped == ()
 
 
 @pytest.mark.parametrize("count", [20, 1000])
@@ -166,7 +166,7 @@ def test_a_host_has_at_most_67_queues(slapd: SlapdMaker, caplog: pytest.LogCaptu
     records = [glue.ce(f"h.org:1/cream-pbs-q{i:02}", "c", GlueCEName=f"q{i:02}") for i in range(80)]
     (attributes,) = ask_all(slapd(glue.ldif(records))).values()
     assert queue_names(attributes) == [f"q{i:02}" for i in range(67)]
-    assert attributes.dropped == []
+    assert attributes.dropped == ()
     assert caplog.text.count("gwd takes 67 queues") == 1
 
 
@@ -299,7 +299,7 @@ def test_a_server_that_dies_and_comes_back(
         server.stop()
         await asyncio.sleep(1.0)  # several refreshes fail
         assert await discover(driver) == hosts
-        assert (await monitor(driver, hosts))[host] is before[host]
+        assert (await monitor(driver, hosts))[host].payload is before[host].payload
 
         changed = [
             record.changed(GlueCEStateStatus="Closed")
@@ -317,7 +317,7 @@ def test_a_server_that_dies_and_comes_back(
         await until(is_closed)
         after = await monitor(driver, hosts)
         assert list(after) == hosts
-        assert [h for h in hosts if after[h] is not before[h]] == [host]
+        assert [h for h in hosts if after[h].payload is not before[h].payload] == [host]
 
     run(test, "-s", server.server, refresh=0.2)
 

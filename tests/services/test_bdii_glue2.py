@@ -8,7 +8,7 @@ import pytest
 from gridmad.errors import UsageError
 from gridmad.information.bdii import BdiiInformation
 from gridmad.information.glue_trees import choose_trees
-from gridmad.information.model import HostAttributes
+from tests.information import Told
 from tests.services import glue, glue2
 from tests.services.arc_ldif import HOST as ARC_HOST
 from tests.services.arc_ldif import arc_ldif
@@ -19,7 +19,7 @@ from tests.services.test_bdii import ask_all, discover, fails, make, queue_names
 NOTHING = glue.ldif([])
 
 
-def shown(found: dict[str, HostAttributes]) -> dict[str, list[str]]:
+def shown(found: dict[str, Told]) -> dict[str, list[str]]:
     return {host: queue_names(attributes) for host, attributes in found.items()}
 
 
@@ -78,7 +78,7 @@ def test_a_grid_in_both(slapd: SlapdMaker) -> None:
     for host, merged in found["auto"].items():
         first = found["1"][host]
         assert merged.host == first.host
-        assert merged.dropped == []
+        assert merged.dropped == ()
         for queue, alone in zip(merged.queues, first.queues, strict=True):
             assert {**queue, **alone}.items() >= {
                 name: value for name, value in alone.items() if value not in (0, "", "0")
@@ -265,12 +265,12 @@ def test_what_arc_publishes(slapd: SlapdMaker, tmp_path: Path) -> None:
     assert {queue["QUEUE_STATUS"] for queue in attributes.queues} == {"Closed"}
     server = slapd(NOTHING, glue2=ldif.replace(b"HealthState: critical", b"HealthState: ok"))
     (attributes,) = ask_all(server, "--glue", "2").values()
-    assert attributes.dropped == []
+    assert attributes.dropped == ()
     host = attributes.host
     assert (host["HOSTNAME"], host["LRMS_NAME"]) == (ARC_HOST, "nordugrid-fork")
     assert host["ARCH"] in ("x86_64", "aarch64")
     assert int(host["NODECOUNT"]) > 0
-    assert attributes.more["SITE_NAME"] == "TEST-SITE"
+    assert attributes.host["SITE_NAME"] == "TEST-SITE"
     assert queue_names(attributes) == ["long", "short"]
     for queue in attributes.queues:
         assert queue["QUEUE_STATUS"] == "Production"

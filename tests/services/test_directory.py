@@ -15,7 +15,7 @@ from gridmad.errors import TransientError, UsageError
 from gridmad.information import ldap_server, snapshot
 from gridmad.information.bdii import BdiiInformation
 from gridmad.information.glue_trees import BASE_1
-from gridmad.information.ldap import Search
+from gridmad.information.ldap import Page, Search
 from gridmad.information.ldap_server import Access, Server
 from tests.services import glue, pki
 from tests.services.ports import reserve_port
@@ -93,6 +93,27 @@ def test_a_server_that_gives_a_part_is_left_for_one_that_gives_all(slapd: SlapdM
         assert sum(len(host.queues) for host in found.values()) == 8
 
     run(test, *servers(part, whole))
+
+
+def test_nothing_of_a_server_that_gives_a_part_is_joined_with_the_next(
+    slapd: SlapdMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "PAGE", 3)
+    part = slapd(glue.ldif(SMALL), limits="sizelimit size.prtotal=5")
+    whole = slapd(glue.ldif(SMALL))
+    counts: list[int] = []
+
+    def join(pages: Iterator[Page]) -> int:
+        counts.append(0)
+        for _, entries in pages:
+            counts[-1] += len(entries)
+        return counts[-1]
+
+    both = [Server("127.0.0.1", server.port, False) for server in (part, whole)]
+    assert directory.Directory(both, Access(), BASE_1, 20.0).fetch(CES, join) == 8
+    assert len(counts) == 2
+    assert 0 < counts[0] < 8
+    assert counts[1] == 8
 
 
 def test_what_is_wrong_with_each_server_is_told() -> None:
@@ -233,7 +254,7 @@ def test_only_success_is_a_whole_answer(
 ) -> None:
     server = replier(first, second)
     with pytest.raises(TransientError) as caught:
-        directory.Directory([server], Access(), BASE_1, 20.0).fetch(CES)
+        directory.Directory([server], Access(), BASE_1, 20.0).fetch(CES, list)
     assert said in str(caught.value)
 
 
@@ -248,7 +269,7 @@ def test_a_server_may_not_fill_the_memory(
 
 def test_entries_without_paging_are_an_answer_too(replier: Replier) -> None:
     server = replier(BOUND, ENTRY + done(0))
-    assert directory.Directory([server], Access(), BASE_1, 20.0).fetch(CES) == [[{}]]
+    assert directory.Directory([server], Access(), BASE_1, 20.0).fetch(CES, list) == [(0, [{}])]
 
 
 # ---------------------------------------------------------------- TLS and logins
@@ -295,10 +316,10 @@ def found(server: Slapd, *, is_tls: bool, **access: object) -> int:
     port = server.ldaps_port if is_tls else server.port
     assert port is not None
     way = Access(**access)  # type: ignore[arg-type]
-    (entries,) = directory.Directory(
+    pages = directory.Directory(
         [Server("localhost" if is_tls else "127.0.0.1", port, is_tls)], way, BASE_1, 20.0
-    ).fetch(CES)
-    return len(entries)
+    ).fetch(CES, list)
+    return sum(len(entries) for _, entries in pages)
 
 
 @pytest.mark.parametrize(("is_tls", "starts_tls"), [(True, False), (False, True), (False, False)])
@@ -375,7 +396,7 @@ def test_bytes_between_starttls_and_tls_are_refused(replier: Replier) -> None:
     started = bytes.fromhex("300c 020101 7807 0a0100 0400 0400")
     server = replier(started + BOUND.replace(b"\x02\x01\x01", b"\x02\x01\x02"), b"")
     with pytest.raises(TransientError, match="something between StartTLS and TLS"):
-        directory.Directory([server], Access(starts_tls=True), BASE_1, 5.0).fetch(CES)
+        directory.Directory([server], Access(starts_tls=True), BASE_1, 5.0).fetch(CES, list)
 
 
 # ---------------------------------------------------------------- command line

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gridmad.errors import TransientError
-from gridmad.information.model import HostAttributes
 from gridmad.information.slurm import DRIVER
+from tests.information import Told, read_host
 from tests.services.slurm import CPUS, NODES, SlurmCluster
 from tests.services.slurm import own_slurm as own_slurm
 from tests.services.slurm import slurm as slurm
@@ -17,10 +17,10 @@ from tests.services.slurm import slurm as slurm
 HOST = "cluster.example.org"
 
 
-def ask(*arguments: str) -> dict[str, HostAttributes]:
+def ask(*arguments: str) -> dict[str, Told]:
     """Every host that DISCOVER tells, with what MONITOR tells of it."""
 
-    async def main() -> dict[str, HostAttributes]:
+    async def main() -> dict[str, Told]:
         parser = argparse.ArgumentParser()
         DRIVER.add_options(parser)
         options = parser.parse_args(["--hostname", HOST, *arguments])
@@ -34,8 +34,7 @@ def ask(*arguments: str) -> dict[str, HostAttributes]:
             assert not isinstance(values, Awaitable)
             found = {}
             for name, value in values.items():
-                assert isinstance(value, HostAttributes)
-                found[name] = value
+                found[name] = read_host(value)
             return found
         finally:
             await driver.stop()
@@ -46,7 +45,7 @@ def ask(*arguments: str) -> dict[str, HostAttributes]:
 def test_partitions_are_queues(slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
     (attributes,) = ask().values()
-    assert attributes.dropped == []
+    assert attributes.dropped == ()
     host = dict(attributes.host)
     assert (host["HOSTNAME"], host["LRMS_NAME"]) == (HOST, "jobmanager-slurm")
     assert (host["NODECOUNT"], host["CPU_SMP"], host["SIZE_MEM_MB"]) == (NODES * CPUS, CPUS, 16000)

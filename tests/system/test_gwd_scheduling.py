@@ -4,7 +4,6 @@ One gwd serves the whole module. The hosts of the directory are names of this ma
 gw_em_mad_fork runs what is sent to them; what is sent to the cluster runs on a real Slurm.
 """
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,14 +92,13 @@ def directory(network: PrivateNetwork, tmp_path_factory: pytest.TempPathFactory)
         *host(FAST, 3600, 512, short=9, long=2, old=20),
         *host(LARGE, 2400, 4096, short=4, long=5),
     ]
-    server = Slapd(tmp_path_factory.mktemp("slapd"), glue.ldif(records), glue2=glue2.ldif(modern()))
-    settings = ["-f", str(server.folder / "slapd.conf"), "-h", f"ldap://{server.server}"]
-    process = subprocess.Popen(
-        [*network.prefix, "/usr/sbin/slapd", "-d", "0", *settings], stderr=subprocess.DEVNULL
-    )
-    yield server
-    process.kill()
-    process.wait()
+    with Slapd(
+        tmp_path_factory.mktemp("slapd"),
+        glue.ldif(records),
+        glue2=glue2.ldif(modern()),
+        prefix=network.prefix,
+    ) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,8 @@ LAYERS = [
 ]  # fmt: skip
 NO_IO = {"wire", "sequence", "information.attributes", "information.model", "information.ldap",
          "information.glue", "information.glue1", "information.glue2", "information.glue1_filter",
-         "information.glue2_filter", "information.glue_trees", "information.slurm_tables",
+         "information.glue2_filter", "information.glue2_directory", "information.glue2_schema",
+         "information.glue_trees", "information.slurm_tables",
          "execution.model", "execution.description", "execution.watchable",
          "credential",
          "transfer.url", "transfer.model", "transfer.schedule", "transfer.sftp_protocol",

@@ -31,4 +31,4 @@ def test_the_reason_is_one_readable_line(error: Exception, text: str) -> None:
 def test_certificates_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("X509_CERT_DIR", "/nonexistent")
     with pytest.raises(TransientError, match=r"^ldaps://localhost:1/o=grid: "):
-        Directory([Server("localhost", 1, True)], Access(), "o=grid", 1.0).fetch([])
+        Directory([Server("localhost", 1, True)], Access(), "o=grid", 1.0).fetch([], list)

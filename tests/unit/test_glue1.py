@@ -1,13 +1,16 @@
 """GLUE 1.3 entries to host attributes: every rule, and every fault of the driver before."""
 
+from collections.abc import Iterable, Mapping, Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gridmad.errors import UsageError
 from gridmad.information import glue1
-from gridmad.information.glue import Decoded
-from gridmad.information.glue1_filter import HostFilter, QueueFilter
+from gridmad.information.glue import Decoded, PublishedHost
+from gridmad.information.glue1_filter import HostChoice, HostFilter, QueueFilter
+from gridmad.information.ldap import Entry
 from gridmad.information.model import HostAttributes
 from tests.services import glue
 from tests.services.glue import Record, Value
@@ -17,7 +20,17 @@ CLUSTER = "cluster.example.org"
 
 
 def hosts(*records: Record, vos: tuple[str, ...] = ()) -> dict[str, HostAttributes]:
-    return attributes_of(glue1.decode(glue.entries(records), vos))
+    return attributes_of(decode(glue.entries(records), vos))
+
+
+def decode(entries: Mapping[str, Sequence[Entry]], vos: Iterable[str] = ()) -> Decoded:
+    """What becomes of entries that all come at once, each class in two pages."""
+    join = glue1.Join(vos)
+    for object_class in glue1.SEARCHES:
+        found = entries.get(object_class, [])
+        join.take(object_class, found[:1])
+        join.take(object_class, found[1:])
+    return join.finish()
 
 
 def attributes_of(decoded: Decoded) -> dict[str, HostAttributes]:
@@ -177,7 +190,7 @@ def test_hosts_are_named_in_lower_case_and_by_the_identity_where_need_be() -> No
 
 def test_a_ce_without_a_host_is_told_and_left_out() -> None:
     bad = glue.ce("(&*:1/x", CLUSTER, GlueCEName="q")
-    decoded = glue1.decode(glue.entries([bad, glue.ce(CE, CLUSTER, GlueCEName="long")]))
+    decoded = decode(glue.entries([bad, glue.ce(CE, CLUSTER, GlueCEName="long")]))
     assert list(decoded.hosts) == ["host.example.org"]
     assert "GlueCEUniqueID '(&*:1/x' names no host: left out" in decoded.problems
 
@@ -306,7 +319,7 @@ def test_generic_attributes_keep_within_gwds_limits() -> None:
         "s", CLUSTER, GlueHostOperatingSystemRelease="9", GlueHostBenchmarkSI00=5
     )
     attributes = one(*records, nodes)
-    assert attributes.dropped == []
+    assert attributes.dropped == ()
     assert b"QUEUE_ACCESS[66]" in attributes.payload
 
 
@@ -395,7 +408,7 @@ def test_any_entries_are_survived(data: st.DataObject) -> None:
         names = [name.lower() for name in search.attributes]
         entry = st.dictionaries(st.sampled_from(names), VALUES)
         entries[search.object_class] = data.draw(st.lists(entry, max_size=3))
-    for attributes in attributes_of(glue1.decode(entries, ["x"])).values():
+    for attributes in attributes_of(decode(entries, ["x"])).values():
         assert b"\n" not in attributes.payload
         assert len(attributes.payload) < 65_000
 
@@ -444,11 +457,53 @@ def test_a_host_stays_with_all_its_queues() -> None:
         glue.ce("b.org:1/m-l-q", "cb", GlueCEName="q"),
     ]
     ces = glue.entries(records)["GlueCE"]
-    nothing = HostFilter("")
-    assert nothing.choose(ces, {}) == ces
-    assert nothing.choose(ces, {"GlueCE": [ces[1]]}) == ces[:2]
+
+    def staying(*found: tuple[str, Sequence[Entry]]) -> list[str]:
+        choice = HostChoice([object_class for object_class, _ in found])
+        for number, (_, entries) in enumerate(found):
+            choice.take(number, entries[:1])
+            choice.take(number, entries[1:])
+        join = glue1.Join(is_wanted=choice.has)
+        join.take("GlueCE", ces)
+        decoded = join.finish().hosts
+        assert all(len(decoded[host].queues) == 2 for host in decoded if host == "a.org")
+        return list(decoded)
+
+    assert staying() == ["a.org", "b.org"]
+    assert staying(("GlueCE", [ces[1]])) == ["a.org"]
     nodes = glue.entries([glue.sub_cluster("s", "cb")])["GlueSubCluster"]
-    assert nothing.choose(ces, {"GlueSubCluster": nodes}) == ces[2:]
-    assert nothing.choose(ces, {"GlueSubCluster": nodes, "GlueCE": [ces[0]]}) == []
+    assert staying(("GlueSubCluster", nodes)) == ["b.org"]
+    assert staying(("GlueSubCluster", nodes), ("GlueCE", [ces[0]])) == []
     clusters = glue.entries([glue.cluster("CA")])["GlueCluster"]
-    assert nothing.choose(ces, {"GlueCluster": clusters}) == ces[:2]
+    assert staying(("GlueCluster", clusters)) == ["a.org"]
+
+
+@given(
+    size=st.integers(1, 7),
+    views_for_a_host=st.integers(1, 9),
+    vos=st.sampled_from([(), ("biomed",)]),
+    only=st.booleans(),
+)
+def test_pages_of_any_size_are_joined_alike(
+    size: int, views_for_a_host: int, vos: tuple[str, ...], only: bool
+) -> None:
+    records = [
+        record
+        if (record.attributes.get("GlueCEName") or [b""])[0] != b"short"
+        else record.changed(GlueCEStateFreeJobSlots=[], GlueCEStateFreeCPUs=[])
+        for record in glue.grid(12)
+    ]
+    entries = glue.entries(records)
+
+    def join(size: int) -> tuple[list[tuple[str, PublishedHost]], list[str]]:
+        joined = glue1.Join(vos, only=only and bool(vos))
+        for object_class in glue1.SEARCHES:
+            of_class = entries.get(object_class, [])
+            for start in range(0, len(of_class), size):
+                joined.take(object_class, of_class[start : start + size])
+        decoded = joined.finish()
+        return list(decoded.hosts.items()), sorted(decoded.problems)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(glue1, "VIEWS_FOR_A_HOST", views_for_a_host)
+        assert join(size) == join(1000)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridmad.errors import TransientError, UsageError
-from gridmad.information import glue2, glue2_json
+from gridmad.information import glue2, glue2_json, glue2_schema
 from gridmad.information.glue import Decoded
 from gridmad.information.glue2_filter import HostFilter, QueueFilter, translated
 from gridmad.information.model import HostAttributes
@@ -72,7 +72,7 @@ def test_a_whole_host() -> None:
     )
     policy = published.policy(share, ["VO:biomed", "VOMS:/atlas/Role=production"])
     attributes = one(SERVICE, ENDPOINT, manager, NODES, share, benchmark, policy)
-    assert attributes.dropped == []
+    assert attributes.dropped == ()
     assert attributes.payload.decode() == (
         'SUCCESS HOSTNAME="ce.example.org" ARCH="x86_64" NODECOUNT=64 LRMS_NAME="cream-pbs" '
         'LRMS_TYPE="pbs" OS_NAME="centos" OS_VERSION="7.9" CPU_MODEL="Xeon" CPU_MHZ=2600 '
@@ -92,7 +92,7 @@ def test_a_grid_is_the_one_that_glue_1_describes() -> None:
     assert list(found) == glue.host_names(20)
     for host in found.values():
         attributes = host.attributes()
-        assert attributes.dropped == []
+        assert attributes.dropped == ()
         assert [queue["QUEUE_NAME"] for queue in attributes.queues] == sorted(glue.QUEUES[:4])
         assert attributes.host["ARCH"] == "x86_64"
         assert attributes.more["SITE_NAME"] in {f"SITE-{number:04}" for number in range(2)}
@@ -367,7 +367,7 @@ VALUES = st.lists(
 @given(st.data())
 def test_any_entries_are_survived(data: st.DataObject) -> None:
     entries = {}
-    for search in glue2.SEARCHES.values():
+    for search in glue2_schema.SEARCHES.values():
         names = [name.lower() for name in search.attributes]
         entry = st.dictionaries(st.sampled_from(names), VALUES)
         entries[search.object_class] = data.draw(st.lists(entry, max_size=3))

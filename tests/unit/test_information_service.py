@@ -234,3 +234,17 @@ def test_attributes_fill_a_line_and_no_more() -> None:
         assert line.endswith('"')
 
     play(source, scene)
+
+
+def test_a_text_that_is_cut_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    source = Source()
+    source.values["a"] = HostAttributes({"OS_NAME": "x" * (wire.MAX_TEXT + 1)})
+
+    async def scene(session: Session) -> None:
+        for _ in range(3):
+            (line,) = await session.ask("MONITOR 1 a -\n")
+            assert line == f'MONITOR 1 SUCCESS OS_NAME="{"x" * wire.MAX_TEXT}"'
+
+    play(source, scene)
+    texts = [record.getMessage() for record in caplog.records if "OS_NAME" in record.getMessage()]
+    assert texts == ["host a: attribute left out: OS_NAME: what its value has beyond 4000 bytes"]

@@ -46,7 +46,7 @@ def test_figures_are_those_of_the_machine() -> None:
     attributes = asyncio.run(ask())
     cpus = len(os.sched_getaffinity(0))
     host = attributes.host
-    assert attributes.dropped == []
+    assert attributes.dropped == ()
     assert host["HOSTNAME"] == "here.example"
     assert host["ARCH"] == platform.machine()
     assert host["CPU_SMP"] == host["NODECOUNT"] == cpus

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -229,3 +230,57 @@ def test_the_collector_rests_during_a_fetch() -> None:
     asyncio.run(main())
     assert seen == [False]
     assert gc.isenabled()
+
+
+class Stepwise:
+    """A fetch of many steps, each long enough to rest after it."""
+
+    def __init__(self, refresh: float) -> None:
+        self.snapshots = Snapshots(self.fetch, refresh, 60.0)
+        self.taken: list[float] = []
+        self.begun = self.ended = 0
+
+    def fetch(self) -> int:
+        start = time.monotonic()
+        self.begun += 1
+        try:
+            for _ in range(20):
+                time.sleep(snapshot.STEP)
+                self.snapshots.give_way()
+        finally:
+            self.ended += 1
+        self.taken.append(time.monotonic() - start)
+        return len(self.taken)
+
+
+def test_a_fetch_rests_only_where_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whoever rests does it for longer than any test lasts.
+    monkeypatch.setattr(snapshot, "REST", 1e9)
+    monkeypatch.setattr(snapshot, "ALL_RESTS", 1e9)
+
+    async def main() -> None:
+        source = Stepwise(refresh=0.01)
+        assert await value(source.snapshots) == 1
+        await until(lambda: source.begun == 2)
+        assert await value(source.snapshots) == 1
+        assert source.ended == 1
+        await source.snapshots.stop()
+        # At the end nothing is left that rests.
+        await until(lambda: source.ended == 2)
+        assert len(source.taken) == 1
+
+    asyncio.run(main())
+
+
+def test_all_rests_together_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "REST", 1e9)
+    monkeypatch.setattr(snapshot, "ALL_RESTS", 10.0)
+
+    async def main() -> None:
+        source = Stepwise(refresh=0.02)
+        assert await value(source.snapshots) == 1
+        await until(lambda: len(source.taken) == 2)
+        await source.snapshots.stop()
+        assert source.taken[1] >= 10.0 * 0.02
+
+    asyncio.run(main())

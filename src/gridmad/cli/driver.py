@@ -102,11 +102,12 @@ class _Parser(argparse.ArgumentParser):
 def _parser(
     name: str, service_class: type[Service], driver_class: type[Driver]
 ) -> argparse.ArgumentParser:
+    summary = driver_class.summary.removesuffix(".")
     parser = _Parser(
         prog=name,
-        description=f"{driver_class.summary[:1].upper()}{driver_class.summary[1:]}.  A middleware "
-        "access driver: GridWay's gwd starts it and speaks with it on stdin and stdout; at a "
-        "prompt, type INIT - - - to begin.",
+        description=f"{summary[:1].upper()}{summary[1:]}.  A middleware access driver: GridWay's "
+        "gwd starts it and speaks with it on stdin and stdout; at a prompt, type INIT - - - to "
+        "begin.",
         epilog="Exit codes: 0 after FINALIZE or end of file, 2 for a wrong command line, 70 when "
         "the back end hung for good, 74 when stdout cannot be written, 128+n for signal n.",
         allow_abbrev=False,

@@ -12,7 +12,7 @@ import argparse
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from gridmad.authorities import trusting
 from gridmad.errors import MissingDependencyError, TransientError, UsageError
 from gridmad.information import glue2_json
-from gridmad.information.bdii import BdiiInformation, Source
-from gridmad.information.ldap import Entry, Search
+from gridmad.information.bdii import BdiiInformation, Joined, Source
+from gridmad.information.ldap import Entry, Page, Search
 
 if TYPE_CHECKING:
     import httpx
@@ -33,6 +33,21 @@ MAX_ANSWER: Final = 64 << 20
 CONNECTIONS: Final = 8
 """Compute elements that are asked at a time."""
 PATH: Final = "/rest/1.0/info"
+
+_OF_LDAP: Final = {
+    "-q": "queue_filter",
+    "-f": "host_filter",
+    "-b": "base",
+    "--glue2-base": "glue2_base",
+    "-p": "port",
+    "--start-tls": "start_tls",
+    "--bind-dn": "bind_dn",
+    "--password-file": "password_file",
+    "--sasl-external": "sasl_external",
+    "--certificate": "certificate",
+    "--key": "key",
+}
+"""Options that say nothing to REST, and where they are among the parsed ones."""
 
 Document = Mapping[str, Sequence[Entry]]
 
@@ -60,10 +75,19 @@ class ArcInformation(BdiiInformation):
     def locate(self) -> None:
         """A directory, or the URLs of REST."""
         self._urls = _rest_urls(self.options.server)
-        if not self._urls:
+        if self._urls:
+            given = [name for name, key in _OF_LDAP.items() if getattr(self.options, key)]
+            if self.options.glue != self.glue:
+                given.append("--glue")
+            if given:
+                raise UsageError(
+                    f"{', '.join(given)}: for LDAP only: REST has no filters and no login by name, "
+                    "and tells all there is, in GLUE 2"
+                )
+        elif self.options.credential_file:
+            raise UsageError("--credential-file: for REST only: LDAP is shown --certificate")
+        else:
             super().locate()
-        elif self.options.queue_filter or self.options.host_filter or self.options.glue != "2":
-            raise UsageError("-q, -f and --glue are for LDAP: REST tells all there is, in GLUE 2")
 
     def open(self) -> Source:
         """The directory, or REST."""
@@ -86,9 +110,9 @@ class RestInformation:
         self._known: dict[str, tuple[float, Document]] = {}
         self._failing: set[str] = set()
 
-    def fetch(self, searches: Iterable[Search]) -> list[list[Entry]]:
-        """The entries of each class; of a compute element that does not answer, those that it
-        told last, as long as values may be stale.
+    def fetch(self, searches: Sequence[Search], join: Callable[[Iterator[Page]], Joined]) -> Joined:
+        """What `join` makes of the entries of each class; of a compute element that does not
+        answer, those that it told last, as long as values may be stale.
 
         Raises TransientError where of none anything is known.
         """
@@ -111,7 +135,7 @@ class RestInformation:
         for document in documents:
             for object_class, entries in document.items():
                 found[object_class] += entries
-        return [found[search.object_class] for search in searches]
+        return join((i, found[search.object_class]) for i, search in enumerate(searches))
 
     def _documents(self, outcomes: Mapping[str, Document | TransientError]) -> list[Document]:
         """What is known now of each."""

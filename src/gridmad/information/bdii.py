@@ -3,18 +3,22 @@
 import argparse
 import asyncio
 import re
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, Protocol, TypeVar
 
 from gridmad.errors import MissingDependencyError, UsageError
 from gridmad.information import ldap_server
+from gridmad.information.glue import Decoded
 from gridmad.information.glue_trees import BASE_1, BASE_2, choose_trees
-from gridmad.information.ldap import Entry, Search
+from gridmad.information.ldap import Page, Search
 from gridmad.information.model import HostAttributes
 from gridmad.information.published import PublishedInformation
+from gridmad.information.snapshot import in_background
 from gridmad.options import seconds
 
 BDII_PORT = 2170
+
+Joined = TypeVar("Joined")
 
 _VO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 
@@ -26,8 +30,11 @@ class Source(Protocol):
     def url(self) -> str:
         """Where it is, for logs."""
 
-    def fetch(self, searches: Iterable[Search]) -> Sequence[Sequence[Entry]]:
-        """The entries that each search finds.  Raises TransientError where that are not all."""
+    def fetch(self, searches: Sequence[Search], join: Callable[[Iterator[Page]], Joined]) -> Joined:
+        """What `join` makes of the entries that the searches find, one search after the other.
+
+        Raises TransientError where these are not all.
+        """
 
 
 class BdiiInformation(PublishedInformation):
@@ -116,7 +123,7 @@ class BdiiInformation(PublishedInformation):
 
     async def start(self) -> None:
         """Import the LDAP library; nothing is asked of the server before somebody asks here."""
-        self._directory = await asyncio.to_thread(self.open)
+        self._directory = await asyncio.to_thread(in_background, self.open)
         await super().start()
 
     def locate(self) -> None:
@@ -141,11 +148,22 @@ class BdiiInformation(PublishedInformation):
     def read(self) -> dict[str, HostAttributes]:
         """All hosts of all trees."""
         assert self._directory is not None, "not started"
-        hosts, problems = self._trees.decode(self._directory.fetch(self._trees.searches))
+        hosts, problems = self._directory.fetch(self._trees.searches, self._join)
         for problem in problems:
             self.report(problem)
-        # Each goes when it has become what gwd gets: a large grid is not held twice.
-        return {name: hosts.pop(name).attributes() for name in list(hosts)}
+        # Each goes when its attributes are made: a large grid is not held twice.
+        attributes = {}
+        for name in list(hosts):
+            self.give_way()
+            attributes[name] = hosts.pop(name).attributes()
+        return attributes
+
+    def _join(self, pages: Iterator[Page]) -> Decoded:
+        return self._trees.decode(map(self._after_a_rest, pages))
+
+    def _after_a_rest(self, page: Page) -> Page:
+        self.give_way()
+        return page
 
 
 def _check_base(option: str, base: str) -> None:

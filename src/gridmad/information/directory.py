@@ -1,6 +1,6 @@
 """Directory servers: whole searches over LDAP, each answered completely or not at all.
 
-    SearchRequest (ldap3) -> pages -> socket -> _ber.Decoder -> entries
+    SearchRequest (ldap3) -> socket -> _ber.Decoder -> pages of entries -> who joins them
 
 The only place that knows ldap3; imported when a driver starts.  What entries mean is not
 known here.
@@ -13,9 +13,9 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ldap3
 from ldap3.core.exceptions import LDAPException
@@ -28,16 +28,19 @@ from ldap3.utils.asn1 import encode  # type: ignore[attr-defined]  # not in the 
 from gridmad._ber import BerError, Decoder, Result, paged
 from gridmad.authorities import trusting
 from gridmad.errors import TransientError, UsageError
-from gridmad.information.ldap import PAGED_RESULTS, Entry, Search, page_request
+from gridmad.information.ldap import PAGED_RESULTS, Entry, Page, Search, page_request
 from gridmad.information.ldap_server import Access, Server
 from gridmad.secret import read_secret
 
 log = logging.getLogger(__name__)
 
+Joined = TypeVar("Joined")
+
 PAGE = 1000
 """Entries a server is asked for at a time: many limit what one answer may hold."""
 READ_SIZE = 1 << 16
-"""Bytes of a read: decoding them takes a third of a millisecond, which others wait for."""
+"""Bytes that are decoded at once, in a third of a millisecond, which others wait for.  Servers
+send an entry at a time, so a read brings less where nothing else was done meanwhile."""
 RECEIVE_BUFFER = 1 << 22
 """Bytes of answers that the system keeps while what came before is decoded."""
 MAX_RECEIVED = 1 << 29
@@ -72,31 +75,37 @@ class Directory:
         """The server that answered last, or is to be asked first."""
         return self._url(self._servers[0])
 
-    def fetch(self, searches: Iterable[Search]) -> list[list[Entry]]:
-        """The entries that each search finds, all from one server over one connection.
+    def fetch(self, searches: Sequence[Search], join: Callable[[Iterator[Page]], Joined]) -> Joined:
+        """What `join` makes of the entries that the searches find, one search after the other,
+        all from one server over one connection.  It gets pages while the server is at work on
+        those that follow, and is called anew for each server that is asked.
 
         Raises TransientError where no server can be reached, answers each operation within
         the time-out, and gives everything.
         """
-        searches = list(searches)
         problems: list[str] = []
         for _ in range(len(self._servers)):
             try:
-                found = self._fetch_from(self._servers[0], searches)
+                joined = self._fetch_from(self._servers[0], searches, join)
             except (LDAPException, BerError, OSError, TransientError, UsageError) as error:
                 problems.append(f"{self.url}: {_text(error)}")
                 self._servers.rotate(-1)
             else:
                 if problems:
                     log.warning("%s; %s answers instead", "; ".join(problems), self.url)
-                return found
+                return joined
         raise TransientError("; ".join(problems))
 
     def _url(self, server: Server) -> str:
         shown = f"[{server.host}]" if ":" in server.host else server.host
         return f"{'ldaps' if server.is_tls else 'ldap'}://{shown}:{server.port}/{self._base}"
 
-    def _fetch_from(self, server: Server, searches: Sequence[Search]) -> list[list[Entry]]:
+    def _fetch_from(
+        self,
+        server: Server,
+        searches: Sequence[Search],
+        join: Callable[[Iterator[Page]], Joined],
+    ) -> Joined:
         connection = self._connection(server)
         try:
             strategy = connection.strategy
@@ -108,7 +117,11 @@ class Directory:
             connection.bind(read_server_info=False)
             if connection.result["result"] != 0:
                 raise _refusal(connection.result["result"], connection.result["message"])
-            return self._search(strategy, searches)
+            pages = self._search(strategy, searches)
+            joined = join(pages)
+            for _ in pages:
+                pass  # nothing is taken for the whole before the last result said that it is
+            return joined
         finally:
             _close(connection)
 
@@ -163,35 +176,36 @@ class Directory:
         self._operations[search] = encoded
         return encoded
 
-    def _search(self, strategy: "_Strategy", searches: Sequence[Search]) -> list[list[Entry]]:
-        """What each finds.  What came last is decoded while the server is at work on what was
-        asked next.  Of optional bases one has to be there.
+    def _search(self, strategy: "_Strategy", searches: Sequence[Search]) -> Iterator[Page]:
+        """What each finds.  What came last is decoded, and used by whoever iterates, while the
+        server is at work on what was asked next.  Of optional bases one has to be there.
         """
-        found: list[list[Entry]] = [[] for _ in searches]
         misses = turn = 0
         operation, cookie = b"", b""
         for search in searches[:1]:
             operation = self._encoded(search)
             strategy.ask(operation, cookie)
         while turn < len(searches):
-            entries = found[turn]
-            result = strategy.read(entries)
-            if result.code == NO_SUCH_OBJECT and searches[turn].is_optional:
-                misses += 1
-                if misses == len(searches):
+            result = strategy.read()
+            following = turn
+            if result is not None:
+                if result.code == NO_SUCH_OBJECT and searches[turn].is_optional:
+                    misses += 1
+                    if misses == len(searches):
+                        _check(result)
+                else:
                     _check(result)
-            else:
-                _check(result)
-            if result.references:
-                raise TransientError("a part of the tree is on another server")
-            cookie = _cookie(result)
-            if not cookie:
-                turn += 1
-                operation = self._encoded(searches[turn]) if turn < len(searches) else b""
-            if turn < len(searches):
-                strategy.ask(operation, cookie)
-            entries += strategy.entries()
-        return found
+                if result.references:
+                    raise TransientError("a part of the tree is on another server")
+                cookie = _cookie(result)
+                if not cookie:
+                    following = turn + 1
+                    if following < len(searches):
+                        operation = self._encoded(searches[following])
+                if following < len(searches):
+                    strategy.ask(operation, cookie)
+            yield turn, strategy.entries()
+            turn = following
 
 
 class _Strategy(SyncStrategy):
@@ -202,7 +216,7 @@ class _Strategy(SyncStrategy):
     def __init__(self, connection: ldap3.Connection, patience: float) -> None:
         super().__init__(connection)
         self._patience = patience
-        self._deadline = math.inf
+        self._patience_left = patience
         self._decoder = Decoder()
         self._received = 0
 
@@ -230,31 +244,38 @@ class _Strategy(SyncStrategy):
         self._decoder.expect(number)
         self.connection.socket.sendall(page_request(number, operation, PAGE, cookie))
 
-    def read(self, entries: list[Entry]) -> Result:
-        """Read up to the Result; to `entries` go those that there was time to decode."""
+    def read(self) -> Result | None:
+        """The Result where it came, else there are further entries, READ_SIZE bytes or more."""
         result = self._decoder.feed(b"")
-        while result is None:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("timed out")
-            connected: socket.socket = self.connection.socket
-            connected.settimeout(left)
-            data = connected.recv(READ_SIZE)
-            if not data:
-                raise TransientError("the server has closed the connection")
-            self._received += len(data)
-            if self._received > MAX_RECEIVED:
-                raise TransientError(f"the server sends more than {MAX_RECEIVED} bytes")
+        size = 0
+        while result is None and size < READ_SIZE:
+            data = self._receive()
+            size += len(data)
             result = self._decoder.feed(data)
-            if result is None:
-                entries += self._decoder.entries()
-        if result.number == 0:
+        if result is not None and result.number == 0:
             text = result.text.decode("utf-8", "replace")
             raise TransientError(f"the server ends the connection: {_description(result)} {text}")
         return result
 
+    def _receive(self) -> bytes:
+        """What the server says next, within the time that it has left."""
+        if self._patience_left <= 0:
+            raise TimeoutError("timed out")
+        connected: socket.socket = self.connection.socket
+        connected.settimeout(self._patience_left)
+        start = time.monotonic()
+        data = connected.recv(READ_SIZE)
+        # What passes between two reads is ours, and not the server's.
+        self._patience_left -= time.monotonic() - start
+        if not data:
+            raise TransientError("the server has closed the connection")
+        self._received += len(data)
+        if self._received > MAX_RECEIVED:
+            raise TransientError(f"the server sends more than {MAX_RECEIVED} bytes")
+        return data
+
     def entries(self) -> Sequence[Entry]:
-        """The entries before the Result that are not decoded yet."""
+        """The entries that were read and not decoded yet."""
         return self._decoder.entries()
 
     def refuse_rest(self) -> None:
@@ -265,12 +286,13 @@ class _Strategy(SyncStrategy):
             raise TransientError("the server sends something between StartTLS and TLS")
 
     def _begin(self) -> None:
-        self._deadline = time.monotonic() + self._patience
+        self._patience_left = self._patience
         self.connection.socket.settimeout(self._patience)
 
     def _get_response(self, message_id: int, timeout: float) -> list[Any]:
         """The result of a bind or StartTLS, as ldap3 wants it."""
-        result = self.read([])
+        while (result := self.read()) is None:
+            pass
         return [
             {
                 "type": OPERATIONS[result.operation],

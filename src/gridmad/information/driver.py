@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from gridmad.driver import Driver, MaybeAwaitable
 from gridmad.errors import DriverError
-from gridmad.information.model import HostAttributes
+from gridmad.information.model import Host
 
 
 class InformationDriver(Driver):
@@ -19,9 +19,7 @@ class InformationDriver(Driver):
         """Every host there is, in a stable order."""
         raise NotImplementedError
 
-    def monitor(
-        self, hosts: Sequence[str]
-    ) -> MaybeAwaitable[Mapping[str, HostAttributes | DriverError]]:
+    def monitor(self, hosts: Sequence[str]) -> MaybeAwaitable[Mapping[str, Host | DriverError]]:
         """The attributes of each of `hosts` (no duplicates); one left out is unknown."""
         raise NotImplementedError
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from gridmad._glue import (
     decoded,
@@ -20,7 +20,6 @@ from gridmad._glue import (
     texts_of,
     words_of,
 )
-from gridmad.information.ldap import Entry
 from gridmad.information.model import Attribute, HostAttributes
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "Known",
     "PublishedHost",
     "access",
-    "access_of",
     "decoded",
     "host_name",
     "lets_in",
@@ -58,8 +56,6 @@ ROOMY: Final = 60
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?", re.ASCII)
 _MAX_HOST: Final = 255
 """Characters of a name (RFC 1035)."""
-_MAX_SHARED_RULES: Final = 2048
-"""Bytes of all rules of an entry that are read once, since many entries have the same."""
 _EVERYBODY: Final = frozenset({"all", "*"})
 _TEXTS: Final = frozenset(
     {"HOSTNAME", "ARCH", "LRMS_NAME", "LRMS_TYPE", "OS_NAME", "OS_VERSION", "CPU_MODEL"}
@@ -83,7 +79,7 @@ class PublishedHost:
     more: dict[str, Attribute] = field(default_factory=dict)
 
     def attributes(self) -> HostAttributes:
-        """What gwd gets: 0 or "" is what nobody told."""
+        """What gwd gets: 0 or "" is what nobody told.  Only for who is the last to look at it."""
         more = self.more
         if len(self.queues) > ROOMY:
             more = {name: more[name] for name in _DISKS if name in more}
@@ -125,8 +121,12 @@ def _filled(first: Mapping[str, Known], second: Mapping[str, Known]) -> dict[str
     return {name: filled[name] for name in {**first, **second}}
 
 
-def _told(values: Mapping[str, Known]) -> dict[str, Attribute]:
-    return {name: value if value is not None else _default(name) for name, value in values.items()}
+def _told(values: dict[str, Known]) -> dict[str, Attribute]:
+    """The same dictionary, for there are many, with something in it for what nobody told."""
+    told = cast(dict[str, Attribute], values)
+    if None in values.values():
+        told.update((name, _default(name)) for name, value in values.items() if value is None)
+    return told
 
 
 def _default(name: str) -> Attribute:
@@ -176,18 +176,3 @@ def access(rules: Iterable[str], vos: Collection[str] = ()) -> str:
     fqans = [rule.partition(":")[2] for rule in rules if rule[:5].upper() == "VOMS:"]
     tokens = dict.fromkeys([*map(vo_of, rules), *fqans])
     return "".join(f":{token}:" for token in tokens if token)
-
-
-def access_of(entry: Entry, name: str, vos: Collection[str] = ()) -> str:
-    """`access` of the rules under `name`."""
-    values = entry.get(name)
-    if not values:
-        return ""
-    if not vos and sum(map(len, values)) <= _MAX_SHARED_RULES:
-        return _shared_access(tuple(values))
-    return access(map(decoded, values), vos)
-
-
-@lru_cache(1 << 12)
-def _shared_access(values: tuple[bytes, ...]) -> str:
-    return access(map(decoded, values))

@@ -5,13 +5,13 @@ the class of entries that has its attributes, and a host stays where, for every 
 its entries meets all conditions for it.  No I/O happens here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from gridmad._glue import keys_of
 from gridmad.errors import UsageError
 from gridmad.information import ldap
 from gridmad.information.glue import text_of, vo_of
-from gridmad.information.glue1 import SEARCHES, cluster_keys, host_of
+from gridmad.information.glue1 import SEARCHES, host_of
 from gridmad.information.ldap import Entry, Filter, Search
 
 
@@ -51,16 +51,35 @@ class HostFilter:
         ]
         """What else to ask the directory."""
 
-    def choose(self, ces: Sequence[Entry], found: Mapping[str, Iterable[Entry]]) -> Sequence[Entry]:
-        """The GlueCE entries of the hosts that `found`, by object class, lets stay."""
-        for object_class, entries in found.items():
+    def choice(self) -> "HostChoice":
+        """What gets to know the entries that the searches find."""
+        return HostChoice([search.object_class for search in self.searches])
+
+
+class HostChoice:
+    """The hosts that stay: for every search, one of their entries is among those it finds."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._found: list[tuple[str, set[str | None]]] = [(name, set()) for name in classes]
+
+    def take(self, number: int, entries: Iterable[Entry]) -> None:
+        """Further entries that a search found."""
+        object_class, found = self._found[number]
+        for entry in entries:
             if object_class == "GlueCE":
-                hosts = {host_of(entry) for entry in entries}
+                found.add(host_of(entry))
             else:
-                clusters = {key for entry in entries for key in _clusters(object_class, entry)}
-                hosts = {host_of(ce) for ce in ces if not clusters.isdisjoint(cluster_keys(ce))}
-            ces = [ce for ce in ces if host_of(ce) in hosts]
-        return ces
+                found.update(_clusters(object_class, entry))
+
+    def has(self, host: str, clusters: Iterable[Sequence[str]]) -> bool:
+        """Whether a host stays, by its name and the clusters that each of its CEs names."""
+        if not self._found:
+            return True
+        named = {key for keys in clusters for key in keys}
+        return all(
+            host in found if object_class == "GlueCE" else not found.isdisjoint(named)
+            for object_class, found in self._found
+        )
 
 
 _IDENTITY = {

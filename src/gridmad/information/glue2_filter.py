@@ -17,7 +17,7 @@ from typing import Final
 from gridmad.errors import UsageError
 from gridmad.information import ldap
 from gridmad.information.glue import text_of, vo_of
-from gridmad.information.glue2 import (
+from gridmad.information.glue2_schema import (
     ARCHITECTURES,
     MANAGER_OF_ENVIRONMENT,
     SEARCHES,

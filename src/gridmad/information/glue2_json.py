@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from gridmad.errors import TransientError
-from gridmad.information.glue2 import SEARCHES
+from gridmad.information.glue2_schema import SEARCHES
 from gridmad.information.ldap import Entry
 
 _GENERAL: Final = {

@@ -6,13 +6,13 @@ happens here.
 
 import logging
 from collections.abc import Collection, Iterable, Sequence
-from itertools import islice
+from itertools import groupby
 from typing import Final, Protocol
 
 from gridmad.errors import UsageError
-from gridmad.information import glue1, glue1_filter, glue2, glue2_filter
+from gridmad.information import glue1, glue1_filter, glue2, glue2_filter, glue2_schema
 from gridmad.information.glue import Decoded, merge
-from gridmad.information.ldap import Entry, Search
+from gridmad.information.ldap import Entry, Page, Search
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ class Tree(Protocol):
     def searches(self) -> Sequence[Search]:
         """What to ask the directory for."""
 
-    def decode(self, found: Sequence[Sequence[Entry]]) -> Decoded:
-        """The hosts that what the searches found describes."""
+    def decode(self, pages: Iterable[Page]) -> Decoded:
+        """The hosts that what the searches find describes, taken as it comes."""
 
 
 class Glue1Tree:
@@ -41,15 +41,21 @@ class Glue1Tree:
         self._queues = glue1_filter.QueueFilter(queue_filter)
         self._hosts = glue1_filter.HostFilter(host_filter)
         self._vos = vos
-        searches = [*self._queues.apply(glue1.SEARCHES.values()), *self._hosts.searches]
+        searches = [*self._hosts.searches, *self._queues.apply(glue1.SEARCHES.values())]
         self.searches = [search._replace(base=base) for search in searches]
 
-    def decode(self, found: Sequence[Sequence[Entry]]) -> Decoded:
+    def decode(self, pages: Iterable[Page]) -> Decoded:
         """The hosts that the filters let stay."""
-        entries = dict(zip(glue1.SEARCHES, found, strict=False))
-        chosen = _by_class(self._hosts.searches, found[len(glue1.SEARCHES) :])
-        entries["GlueCE"] = self._hosts.choose(entries["GlueCE"], chosen)
-        return glue1.decode(entries, self._vos or self._queues.vos, only=bool(self._vos))
+        choice = self._hosts.choice()
+        vos = self._vos or self._queues.vos
+        join = glue1.Join(vos, only=bool(self._vos), is_wanted=choice.has)
+        first = len(self._hosts.searches)
+        for turn, entries in pages:
+            if turn < first:
+                choice.take(turn, entries)
+            else:
+                join.take(self.searches[turn].object_class, entries)
+        return join.finish()
 
 
 class Glue2Tree:
@@ -63,17 +69,20 @@ class Glue2Tree:
         self._hosts = glue2_filter.HostFilter(host_filter)
         self._vos = vos
         searches = [
-            *self._queues.apply(glue2.SEARCHES.values()),
+            *self._queues.apply(glue2_schema.SEARCHES.values()),
             *self._queues.searches,
             *self._hosts.searches,
         ]
         self.searches = [search._replace(base=base) for search in searches]
 
-    def decode(self, found: Sequence[Sequence[Entry]]) -> Decoded:
+    def decode(self, pages: Iterable[Page]) -> Decoded:
         """The hosts that the filters let stay."""
-        first = len(glue2.SEARCHES)
+        found: list[list[Entry]] = [[] for _ in self.searches]
+        for turn, page in pages:
+            found[turn] += page
+        first = len(glue2_schema.SEARCHES)
         second = first + len(self._queues.searches)
-        entries = dict(zip(glue2.SEARCHES, found, strict=False))
+        entries: dict[str, Sequence[Entry]] = dict(zip(glue2_schema.SEARCHES, found, strict=False))
         by_queue = _by_class(self._queues.searches, found[first:second])
         shares = self._hosts.choose(entries, found[second:])
         entries["GLUE2ComputingShare"] = self._queues.choose(shares, by_queue)
@@ -90,15 +99,19 @@ class Trees:
             search._replace(is_optional=is_optional) for tree in trees for search in tree.searches
         ]
         """What to ask the directory for."""
+        counts = [len(tree.searches) for tree in trees]
+        self._places = [(tree, turn) for tree, count in enumerate(counts) for turn in range(count)]
 
-    def decode(self, found: Iterable[Sequence[Entry]]) -> Decoded:
+    def decode(self, pages: Iterable[Page]) -> Decoded:
         """Every host once; where several trees tell of it, GLUE 1.3's word comes first, for
         its names of queues and managers are what GridWay's users know.
         """
-        answers = iter(found)
-        return merge(
-            [tree.decode(list(islice(answers, len(tree.searches)))) for tree in self._trees]
-        )
+        parts = groupby(pages, key=lambda page: self._places[page[0]][0])
+        decoded = []
+        for number, own in parts:
+            numbered = ((self._places[turn][1], entries) for turn, entries in own)
+            decoded.append(self._trees[number].decode(numbered))
+        return merge(decoded)
 
 
 def choose_trees(

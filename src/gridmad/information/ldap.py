@@ -15,6 +15,9 @@ from gridmad.errors import UsageError
 Entry: TypeAlias = Mapping[str, Sequence[bytes]]
 """Values as the server sent them, under the attributes' names in lower case."""
 
+Page: TypeAlias = tuple[int, Sequence[Entry]]
+"""Some of the entries that a search finds, after its place among those that are made."""
+
 PAGED_RESULTS = "1.2.840.113556.1.4.319"
 """The control that asks for a search's entries in pages (RFC 2696)."""
 MAX_DEPTH = 50

@@ -3,10 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from gridmad import wire
 
 Attribute = int | str
+
+
+class FormattedHost(NamedTuple):
+    """A host as gwd reads it: a tenth of the memory that its attributes take."""
+
+    payload: bytes
+    """`SUCCESS NAME=value ...`"""
+    dropped: Sequence[str] = ()
+    """What gwd could not have taken and was left out, each with its reason."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +35,23 @@ class HostAttributes:
     more: Mapping[str, Attribute] = field(default_factory=dict)
 
     @cached_property
-    def _formatted(self) -> tuple[bytes, list[str]]:
+    def formatted(self) -> FormattedHost:
+        """What gwd gets, formatted once."""
         info, dropped = wire.format_attributes(
             dict(self.host), [dict(queue) for queue in self.queues], dict(self.more)
         )
-        return b"SUCCESS " + (info or b"-"), dropped
+        return FormattedHost(b"SUCCESS " + (info or b"-"), tuple(dropped))
 
     @property
     def payload(self) -> bytes:
-        """`SUCCESS NAME=value ...`, formatted once."""
-        return self._formatted[0]
+        """That of what is formatted."""
+        return self.formatted.payload
 
     @property
-    def dropped(self) -> list[str]:
-        """What gwd could not have taken and was left out, each with its reason."""
-        return self._formatted[1]
+    def dropped(self) -> Sequence[str]:
+        """That of what is formatted."""
+        return self.formatted.dropped
+
+
+Host = HostAttributes | FormattedHost
+"""What a driver tells of a host: its attributes, or these as gwd gets them."""

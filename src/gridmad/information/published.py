@@ -1,6 +1,7 @@
 """What drivers share that serve all hosts of a source from a snapshot, with a host list over it.
 
-source --read, in a thread--> hosts --host list--> hosts --queues at their indexes--> snapshot
+source --read, in a thread--> attributes --host list--> attributes --queues at their indexes-->
+attributes --formatted--> snapshot
 """
 
 import argparse
@@ -14,7 +15,7 @@ from typing import TypeVar
 from gridmad.errors import DriverError, TransientError
 from gridmad.information.driver import InformationDriver
 from gridmad.information.hostlist import HostList
-from gridmad.information.model import Attribute, HostAttributes
+from gridmad.information.model import Attribute, FormattedHost, Host, HostAttributes
 from gridmad.information.queues import QueueIndexes
 from gridmad.information.snapshot import Snapshots
 from gridmad.options import seconds
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 MAX_REPORTED = 100_000
 """Problems that are remembered, to be logged only once."""
 
-Hosts = Mapping[str, HostAttributes]
+Hosts = Mapping[str, FormattedHost]
 Answer = TypeVar("Answer")
 
 
@@ -79,17 +80,14 @@ class PublishedInformation(InformationDriver):
 
     def monitor(
         self, hosts: Sequence[str]
-    ) -> (
-        Mapping[str, HostAttributes | DriverError]
-        | Awaitable[Mapping[str, HostAttributes | DriverError]]
-    ):
+    ) -> Mapping[str, Host | DriverError] | Awaitable[Mapping[str, Host | DriverError]]:
         """What the snapshot holds of `hosts`."""
 
-        def choose(known: Hosts) -> Mapping[str, HostAttributes | DriverError]:
+        def choose(known: Hosts) -> Mapping[str, Host | DriverError]:
             return {
-                host: attributes
+                host: told
                 for host in hosts
-                if (attributes := known.get(host) or known.get(host.lower())) is not None
+                if (told := known.get(host) or known.get(host.lower())) is not None
             }
 
         return self._answer(choose)
@@ -122,6 +120,11 @@ class PublishedInformation(InformationDriver):
     def place(self) -> str:
         """Where the source is, for logs."""
 
+    def give_way(self) -> None:
+        """Between the steps of a reading, each at most a millisecond: let others work."""
+        assert self._snapshots is not None, "not started"
+        self._snapshots.give_way()
+
     def report(self, problem: str) -> None:
         """Log what could not be used, once."""
         if problem not in self._reported:
@@ -139,7 +142,8 @@ class PublishedInformation(InformationDriver):
             log.warning("%s: no hosts there: look at what the options choose", self.place)
         queues = sum(len(attributes.queues) for attributes in hosts.values())
         log.info("%s: %d hosts, %d queues", self.place, len(hosts), queues)
-        self._hosts = self._settle(self._with_list(hosts))
+        hosts = self._with_list(hosts)
+        self._hosts = self._settle(hosts)
         return self._hosts
 
     def _with_list(self, hosts: dict[str, HostAttributes]) -> dict[str, HostAttributes]:
@@ -160,12 +164,15 @@ class PublishedInformation(InformationDriver):
         return listed | {host: hosts[host] for host in hosts if host not in listed}
 
     def _settle(self, hosts: dict[str, HostAttributes]) -> Hosts:
-        """Queues at their indexes; what did not change is the object that it was."""
+        """What gwd gets, with queues at their indexes.  `hosts` is used up: a large grid is not
+        held twice, and what did not change is the object that it was.
+        """
         settled = {}
-        for host, attributes in hosts.items():
-            arranged = self._indexes.arrange(host, attributes)
+        for host in list(hosts):
+            self.give_way()
+            told = self._indexes.arrange(host, hosts.pop(host)).formatted
             before = self._hosts.get(host)
-            settled[host] = before if before is not None and before == arranged else arranged
+            settled[host] = before if before is not None and before == told else told
         return settled
 
 

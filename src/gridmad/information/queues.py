@@ -47,5 +47,7 @@ class QueueIndexes:
                 wire.MAX_QUEUES,
                 " ".join(left_out),
             )
+        if names == list(queues):
+            return attributes
         gone: dict[str, Attribute] = {"QUEUE_NAME": ""}
         return replace(attributes, queues=[queues.get(name, gone) for name in names])

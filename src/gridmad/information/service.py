@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from gridmad import wire
 from gridmad.errors import DriverError, TransientError, UnknownHostError
 from gridmad.information.driver import InformationDriver
-from gridmad.information.model import HostAttributes
+from gridmad.information.model import Host
 from gridmad.options import seconds
 from gridmad.service import Service, message, then
 from gridmad.wire import Request, column
@@ -117,13 +117,13 @@ class InformationService(Service):
         self,
         requests: list[Request],
         names: list[str],
-        values: Mapping[str, HostAttributes | DriverError],
+        values: Mapping[str, Host | DriverError],
     ) -> None:
         payloads: dict[str, bytes] = {}
         then_true = time.monotonic() - self._information.age()
         for host in dict.fromkeys(names):
             value = values.get(host)
-            if isinstance(value, HostAttributes):
+            if value is not None and not isinstance(value, DriverError):
                 payloads[host] = value.payload
                 self._good[host] = (value.payload, then_true)
                 for text in value.dropped:

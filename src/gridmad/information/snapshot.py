@@ -6,7 +6,10 @@
                                   tried again after 1, 2, 4, ... seconds
     nobody asks for ten minutes   no fetches, until somebody asks
 
-A fetch runs in a thread and knows nothing of this; this knows nothing of what it fetches.
+A fetch runs in a thread and knows nothing of this; this knows nothing of what it fetches.  But
+of the interpreter they have one, and a thread that the system interrupts while it holds the
+interpreter's lock holds up every answer.  So a fetch that nobody waits for takes a small part of
+the time only: between its steps it calls `give_way`.
 """
 
 import asyncio
@@ -14,6 +17,8 @@ import contextlib
 import gc
 import logging
 import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -27,6 +32,12 @@ IDLE = 600.0
 """Seconds without a request after which the source is left in peace."""
 SWITCH = 0.0002
 """Seconds that the fetching thread may keep the interpreter while the event loop waits for it."""
+STEP = 0.0005
+"""Seconds that the fetching thread works before it rests."""
+REST = 20.0
+"""How many times longer it rests then."""
+ALL_RESTS = 0.1
+"""The part of the time between two fetches that all rests of one may take."""
 FIRST_RETRY = 1.0
 LONGEST_RETRY = 30.0
 
@@ -47,6 +58,9 @@ class Snapshots(Generic[Value]):
         self._keeper: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
         self._attempt: asyncio.Future[None] | None = None
+        self._is_stopped = threading.Event()
+        self._step_began = 0.0
+        self._rest_left = 0.0
 
     def get(self) -> Value | Awaitable[Value]:
         """The value where it is fresh enough, else what waits for the fetch under way.
@@ -70,8 +84,25 @@ class Snapshots(Generic[Value]):
         """Seconds since the value was taken."""
         return asyncio.get_running_loop().time() - self._taken_at
 
+    def give_way(self) -> None:
+        """Rest, where the step since the last rest was long enough, a value is there to answer
+        with, and nobody waits for a newer one.  Called in the fetching thread.
+
+        Raises DriverError where nobody wants the value any more, whoever else could give it.
+        """
+        if self._is_stopped.is_set():
+            raise DriverError("the driver is stopping")
+        worked = time.monotonic() - self._step_began
+        if worked >= STEP and self._value is not None and self._attempt is None:
+            rest = min(worked * REST, self._rest_left)
+            self._rest_left -= rest
+            if rest > 0:
+                self._is_stopped.wait(rest)
+            self._step_began = time.monotonic()
+
     async def stop(self) -> None:
-        """No further fetches."""
+        """No further fetches; one under way ends at its next step."""
+        self._is_stopped.set()
         if self._keeper is not None:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -95,19 +126,24 @@ class Snapshots(Generic[Value]):
         loop = asyncio.get_running_loop()
         while True:
             await self._fetch_once()
-            delay = self._refresh
-            if self._failures:
-                delay = min(delay, LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self._failures - 1, 9))
             self._wanted.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), delay)
+                await asyncio.wait_for(self._wanted.wait(), self._delay())
             if loop.time() - self._asked_at > IDLE:
                 return
 
+    def _delay(self) -> float:
+        """Seconds until the next fetch is due."""
+        if not self._failures:
+            return self._refresh
+        return min(self._refresh, LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self._failures - 1, 9))
+
     async def _fetch_once(self) -> None:
         loop = asyncio.get_running_loop()
+        self._rest_left = self._refresh * ALL_RESTS
+        self._step_began = time.monotonic()
         try:
-            self._value = await asyncio.to_thread(_in_background, self._fetch)
+            self._value = await asyncio.to_thread(in_background, self._fetch)
         except Exception as error:  # noqa: BLE001 - whatever fails, the next attempt may not
             self._failed(error)
         else:
@@ -134,20 +170,20 @@ class Snapshots(Generic[Value]):
         log.log(level, "%s; what was known before holds for %g s", self._error, self._staleness)
 
 
-def _in_background(fetch: Callable[[], Value]) -> Value:
-    """Call `fetch` so that the event loop hardly notices.
+def in_background(work: Callable[[], Value]) -> Value:
+    """Call what takes long, in a thread of its own, so that the event loop hardly notices.
 
-    The cyclic garbage collector pauses: a fetch makes very many objects and hardly any cycle,
-    and the collector would walk over all of them again and again.  And the interpreter passes
-    from thread to thread more often: an answer asks for it three times, and each time it may
-    have to wait so long.
+    The cyclic garbage collector pauses: a fetch (as an import) makes very many objects and
+    hardly any cycle, and the collector would walk over all of them again and again.  And the
+    interpreter passes from thread to thread more often: an answer asks for it three times, and
+    each time it may have to wait so long.
     """
     was_enabled = gc.isenabled()
     interval = sys.getswitchinterval()
     gc.disable()
     sys.setswitchinterval(min(interval, SWITCH))
     try:
-        return fetch()
+        return work()
     finally:
         sys.setswitchinterval(interval)
         if was_enabled:
