@@ -298,7 +298,7 @@ def test_it_is_given_up_in_the_end(tmp_path: Path) -> None:
     texts, storage = outcomes(
         "copy", Copy("/dev/null", f"{JOB}/a"), prepare=prepare, arguments=("--retries", "2")
     )
-    assert texts == ["cannot reach mem://host: down"]
+    assert texts == ["cannot reach mem://host: down (attempt 3)"]
     assert len(storage.troubles["connect"]) == 7
 
 
