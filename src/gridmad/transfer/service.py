@@ -18,12 +18,12 @@ class TransferService(Service):
     """START and END bracket a phase; as requests of one job are served in their order,
     END is answered when all copies of the phase have been.
 
-    A CP that stands twice in a phase is done and answered once, unless the first one failed: gwd
-    means one.  When it replaces a driver that died it begins the phases of all jobs again, also
-    of those that came to theirs while it waited for INIT's answer, and then orders every copy of
-    these twice.  Two answers would end the phase twice; the second end, taken for that of the
-    next phase, the epilog, would have a job done without its outputs.  (gw_tm_mad_reload,
-    gw_job_pool_tm_recover and gw_tm_epilog_cp_cb of GridWay 5.8 and 5.14.)
+    In a phase that was begun twice a CP that comes twice is done and answered once, unless the
+    first one failed: gwd means one.  When it replaces a driver that died it begins the phases of
+    all jobs again, also of those that came to theirs while it waited for INIT's answer, and then
+    orders every copy of these twice.  Two answers would end the phase twice; the second end,
+    taken for that of the next phase, the epilog, would have a job done without its outputs.
+    (gw_tm_mad_reload, gw_job_pool_tm_recover and gw_tm_epilog_cp_cb of GridWay 5.8 and 5.14.)
     """
 
     grammar = wire.TRANSFER
@@ -41,8 +41,10 @@ class TransferService(Service):
     def __init__(self, driver: TransferDriver) -> None:
         super().__init__(driver)
         self._transfer = driver
-        self._phases: dict[str, set[tuple[str, ...]]] = {}
-        """Of each job's phase the copies that are under way or done."""
+        self._begun: set[str] = set()
+        """The jobs in a phase."""
+        self._begun_twice: dict[str, set[tuple[str, ...]]] = {}
+        """Of those whose phase was begun twice the copies that are under way or done."""
         self._operations: dict[str, Callable[[Batch[str, None]], Outcomes]] = {
             "MKDIR": driver.mkdir,
             "RMDIR": driver.rmdir,
@@ -62,13 +64,16 @@ class TransferService(Service):
         """Serve requests of one operation."""
         if operation in ("START", "END"):
             for request in requests:
-                if operation == "START":
-                    self._phases[request.id] = set()
+                if operation == "END":
+                    self._begun.discard(request.id)
+                    self._begun_twice.pop(request.id, None)
+                elif request.id in self._begun:
+                    self._begun_twice[request.id] = set()
                 else:
-                    self._phases.pop(request.id, None)
+                    self._begun.add(request.id)
             self.answer(requests, [wire.SUCCESS] * len(requests))
             return None
-        if operation == "CP":
+        if operation == "CP" and self._begun_twice:
             requests = self._without_repeated(requests)
             if not requests:
                 return None
@@ -103,7 +108,7 @@ class TransferService(Service):
         """Drop the copies that their phase has already."""
         new = []
         for request in copies:
-            phase = self._phases.get(request.id)
+            phase = self._begun_twice.get(request.id)
             copy = _fields(request)
             if phase is None or copy not in phase:
                 new.append(request)
@@ -116,8 +121,8 @@ class TransferService(Service):
 
     def _forget(self, request: Request) -> None:
         """What failed may come again."""
-        if request.id in self._phases:
-            self._phases[request.id].discard(_fields(request))
+        if request.id in self._begun_twice:
+            self._begun_twice[request.id].discard(_fields(request))
 
 
 def _fields(request: Request) -> tuple[str, ...]:
