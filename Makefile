@@ -18,6 +18,14 @@ TEST_PYTHONS = python3.11 python3.12 python3.13
 # of a file stay with one worker, which starts their server once.  PYTEST=-n0 runs one by one.
 WORKERS = --numprocesses=4 --dist=loadfile
 
+# Runs pytest with arguments.  What has failed beside other tests runs once more, alone: a fault
+# fails again, a machine that was too busy does not, and both are shown.
+define run_tests
+$(BIN)/python -m pytest $(1) || { [ $$? = 1 ] \
+	&& echo && echo 'What failed runs once more, alone.' \
+	&& $(BIN)/python -m pytest $(1) -n0 -x --last-failed --last-failed-no-failures=none; }
+endef
+
 .PHONY: help
 help:
 	@echo 'make demo          run an array of jobs through a real GridWay and our drivers'
@@ -37,12 +45,12 @@ demo: setup
 .PHONY: test
 test: setup
 	@.ci/prerequisites servers
-	$(BIN)/python -m pytest -m 'not grid' $(WORKERS) $(PYTEST) $(TESTS)
+	$(call run_tests,-m 'not grid' $(WORKERS) $(PYTEST) $(TESTS))
 
 .PHONY: test-grid
 test-grid: setup
 	@.ci/prerequisites servers
-	$(BIN)/python -m pytest -m grid $(PYTEST) tests/conformance tests/services
+	$(call run_tests,-m grid $(PYTEST) tests/conformance tests/services)
 
 .PHONY: bench bench-quick
 bench: setup

@@ -1,6 +1,7 @@
 """Whole programs of msgpeek, as somebody at a prompt runs them."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -91,3 +92,10 @@ def read_until(process: Process, text: bytes) -> bytes:
         assert more, f"{text!r} did not come: {got!r}"
         got += more
     return got
+
+
+def peak(pid: int) -> int:
+    """The most memory in bytes that a running process has had; 0 for one that is just ending."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) << 10 if found else 0

@@ -206,13 +206,6 @@ def told_missing(text: str, name: str = "stdout") -> int:
     return sum(map(int, re.findall(rf"(\d+) bytes of {name} are missing", text)))
 
 
-def peak(process: Process) -> int:
-    """The most memory in bytes that a running process has had; 0 for one that is just ending."""
-    text = Path(f"/proc/{process.pid}/status").read_text()
-    found = re.search(r"^VmHWM:\s*(\d+) kB$", text, re.MULTILINE)
-    return int(found[1]) << 10 if found else 0
-
-
 @pytest.fixture
 def scene(broker: StompServer, tmp_path: Path) -> Iterator[Scene]:
     one = Scene(broker, tmp_path)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.scene import MEMORY, Scene, peak
+from tests.faults.scene import MEMORY, Scene
+from tests.peek_user import peak
 from tests.services.activemq import ActiveMQ
 
 ENOUGH = 200 << 20
@@ -80,13 +81,13 @@ def test_a_broker_that_floods_costs_no_memory(scene: Scene, fake: FakeBroker) ->
     def has_ended() -> bool:
         nonlocal most
         if client.poll() is None:
-            most = max(most, peak(client))
+            most = max(most, peak(client.pid))
         return client.poll() is not None
 
     scene.wait_for(has_ended)
     assert scene.finish(client) == 125
     assert fake.url in scene.log(client).splitlines()[-1]
     assert 0 < most < MEMORY
-    assert peak(job) < MEMORY
+    assert peak(job.pid) < MEMORY
     (scene.folder / "u").touch()
     assert scene.finish(job) == 7

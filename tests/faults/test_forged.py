@@ -13,8 +13,9 @@ from gridmad.peek.broker import Endpoint, Login, Role
 from gridmad.peek.conversation import Conversation, Message
 from gridmad.peek.frame import Codec, FrameType
 from gridmad.peek.stream import Destinations
-from tests.faults.scene import MEMORY, Scene, peak
+from tests.faults.scene import MEMORY, Scene
 from tests.peek_specification import CHUNK, HEADER, LZ4, MAGIC
+from tests.peek_user import peak
 
 RATE = 4e6
 GATE = 1_000_000
@@ -177,7 +178,7 @@ def test_garbage_and_forgeries_are_dropped_and_counted(scene: Scene, is_keyed: b
     stranger.close()
     for process in (client, job):
         assert process.poll() is None
-        assert peak(process) < MEMORY
+        assert peak(process.pid) < MEMORY
     scene.open_gate()
     assert scene.finish(client) == 3
     assert scene.finish(job) == 3

@@ -3,7 +3,8 @@
 import signal
 import time
 
-from tests.faults.scene import MEMORY, Scene, peak, told_missing
+from tests.faults.scene import MEMORY, Scene, told_missing
+from tests.peek_user import peak
 
 FLOOD = 60_000_000
 GATE = 1_000_000
@@ -27,7 +28,7 @@ def test_a_client_that_stands_still_has_gaps_and_is_told(scene: Scene) -> None:
     client.send_signal(signal.SIGSTOP)
     scene.open_gate()
     scene.wait_for(lambda: scene.has_written)
-    assert peak(job) < MEMORY
+    assert peak(job.pid) < MEMORY
     client.send_signal(signal.SIGCONT)
     assert scene.finish(client) == 3
     assert scene.finish(job) == 3
@@ -52,7 +53,7 @@ def test_a_command_can_be_made_to_wait_for_a_client(scene: Scene) -> None:
         time.sleep(1)
     assert GATE < before < FLOOD
     assert not scene.has_written
-    assert peak(job) < MEMORY
+    assert peak(job.pid) < MEMORY
     client.send_signal(signal.SIGCONT)
     assert scene.finish(client) == 0
     assert scene.finish(job) == 0
@@ -90,5 +91,5 @@ def test_a_reader_that_stands_still_costs_little_memory(scene: Scene) -> None:
     job = scene.job("--hold-for-client", "--linger", "1", size=FLOOD, random=True, code=3)
     client = scene.start("--wait", "60", "-o", "raw")
     assert scene.finish(job) == 3
-    assert 0 < peak(client) < MEMORY
+    assert 0 < peak(client.pid) < MEMORY
     assert client.poll() is None

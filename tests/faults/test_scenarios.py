@@ -40,14 +40,16 @@ def test_a_client_dies_and_the_job_goes_on(scene: Scene) -> None:
     scene.wait_for_size(1)
     client.kill()
     assert scene.finish(job) == 3
-    assert scene.seconds() < 2 * SIZE / 6e6
+    assert scene.seconds() < 10 * SIZE / 6e6
 
 
 @pytest.mark.parametrize("takes", [True, False], ids=["takeover", "lease"])
 def test_another_takes_over_while_the_job_lives(scene: Scene, takes: bool) -> None:
-    job = scene.job("--hold-for-client", "--lease", "2", size=SIZE, gate=SIZE // 2)
+    # Something is always left for the second, whatever the first has acknowledged.
+    gate = str(scene.folder / "copy.gate")
+    job = scene.job("--hold-for-client", "--lease", "2", rate=2e6, until=gate)
     first = scene.client(file="first")
-    scene.wait_for_size(SIZE // 2, "first")
+    scene.wait_for_size(2_000_000, "first")
     first.kill()
     first.wait()
     before = scene.size("first")

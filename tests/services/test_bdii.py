@@ -461,7 +461,7 @@ def talker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Talker]:
 def test_a_server_that_says_nothing(talker: Talker) -> None:
     start = time.monotonic()
     assert "timed out" in fails("-s", talker(b""), "--timeout", "1")
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("pause", [0.1, 0.0001])
@@ -469,7 +469,7 @@ def test_a_server_that_goes_on_for_ever(talker: Talker, pause: float) -> None:
     start = time.monotonic()
     server = talker(BOUND, ENTRY, pause=pause, count=1_000_000)
     assert fails("-s", server, "--timeout", "1").endswith("o=grid: timed out")
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 10
 
 
 def test_a_server_that_breaks_off(talker: Talker) -> None:

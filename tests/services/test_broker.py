@@ -635,7 +635,7 @@ def test_a_half_open_connection_is_noticed(
             began = time.monotonic()
             seen.wait(lambda: len(seen.losses) > 0)
             # One heart-beat may have come just before; the machine may be busy.
-            assert 1 < time.monotonic() - began < 2.5 + 2
+            assert 1 < time.monotonic() - began < 10
             assert "silent" in str(seen.losses[0])
             proxy.thaw()
             seen.wait(lambda: seen.logins == 2)

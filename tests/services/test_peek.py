@@ -11,6 +11,7 @@ import pytest
 
 from gridmad.peek.stream import new_stream
 from tests.peek_sides import outcome, start
+from tests.peek_user import peak
 from tests.services.stomp_server import StompServer
 
 PRINTER = """\
@@ -183,12 +184,6 @@ def test_a_job_side_that_dies_without_a_word_is_timed_out(session: Session) -> N
 
 def test_a_job_that_is_not_there_is_unknown(session: Session) -> None:
     assert outcome(session.client(wait=False)).exit_code == 127
-
-
-def peak(pid: int) -> int:
-    """The largest resident size of a process so far, in bytes; 0 where it has ended."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next((int(line.split()[1]) * 1024 for line in lines if "VmHWM" in line), 0)
 
 
 def test_the_memory_of_a_client_is_bounded_at_any_rate(session: Session) -> None:
