@@ -402,10 +402,7 @@ class XRootDSession(Session):
         except asyncio.CancelledError:
             watching.is_cancelled = True
             raise
-        if status.ok:
-            return True
-        progress.moved = 0
-        return False
+        return bool(status.ok)
 
     # ------------------------------------------------------------ requests
 
