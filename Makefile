@@ -31,6 +31,7 @@ help:
 	@echo 'make demo          run an array of jobs through a real GridWay and our drivers'
 	@echo 'make test          run all tests (TESTS=tests/unit PYTEST="-x -n0" for a part)'
 	@echo 'make test-grid     tests on servers whose jobs take their time (ARC)'
+	@echo 'make test-transfers  10,000 small files and 1 GiB over each protocol'
 	@echo 'make lint          ruff, mypy, and stubtest of the compiled modules'
 	@echo 'make bench         all benches; make bench-quick: a look at each'
 	@echo 'make build         sdist and wheel in build/dist, and the proof that both work'
@@ -51,6 +52,13 @@ test: setup
 test-grid: setup
 	@.ci/prerequisites servers
 	$(call run_tests,-m grid $(PYTEST) tests/conformance tests/services)
+
+.PHONY: test-transfers
+test-transfers: export GRIDMAD_LARGE_TRANSFERS = 1
+test-transfers: setup
+	@.ci/prerequisites servers
+	$(call run_tests,-k 'many_small_files or a_large_file' --timeout=900 $(PYTEST) \
+		$(patsubst %,tests/services/test_%.py,gridftp sftp dav xrootd))
 
 .PHONY: bench bench-quick
 bench: setup

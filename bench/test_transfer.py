@@ -61,7 +61,10 @@ def test_small_copies_one_at_a_time(contest: Contest, tmp_path: Path) -> None:
 
 
 def test_small_copies_at_once(contest: Contest, tmp_path: Path) -> None:
-    """All copies of a phase are asked for together, as gwd does; against one cp for each."""
+    """All copies of a phase are asked for together, as gwd does; against one cp for each.
+
+    To names that are free, as in a job's directory.
+    """
     count = 100 if IS_QUICK else 1000
     source = tmp_path / "source"
     source.write_bytes(bytes(SMALL))
@@ -69,6 +72,11 @@ def test_small_copies_at_once(contest: Contest, tmp_path: Path) -> None:
     with Player([str(BIN / "gw_tm_mad_local")], {"HOME": str(tmp_path)}) as ours:
         start(ours, "localhost")
         requests = b"".join(copy(ours, source, "localhost", n) for n in range(count))
+
+        def prepare() -> None:
+            for folder in (tmp_path / ".gw_bench_1", tmp_path / "cp"):
+                for path in folder.iterdir():
+                    path.unlink()
 
         def cp() -> None:
             for number in range(count):
@@ -82,27 +90,40 @@ def test_small_copies_at_once(contest: Contest, tmp_path: Path) -> None:
             floor=3,
             ambition=6,
             rounds=4,
+            prepare=prepare,
             note=lambda seconds: f"{count / seconds:.0f} a second",
         )
 
 
 def test_large_copy(contest: Contest, tmp_path: Path) -> None:
-    """One large file."""
-    source = tmp_path / "source"
-    size = 1 << (26 if IS_QUICK else 29)
+    """One large file, of a name that is free, as in a job's directory.
+
+    One that replaces another costs more: ext4 then begins to write it out at once.
+    """
+    source, theirs = tmp_path / "source", tmp_path / "copy"
+    target = tmp_path / ".gw_bench_1" / "file.0"
+    size = 1 << (26 if IS_QUICK else 30)
     with source.open("wb") as file:
         for _ in range(size >> 20):
             file.write(b"x" * (1 << 20))
+
+    def prepare() -> None:
+        for path in (target, theirs):
+            path.unlink(missing_ok=True)
+        os.sync()  # what one left to be written must not slow the other down
+
     with Player([str(BIN / "gw_tm_mad_local")], {"HOME": str(tmp_path)}) as ours:
         start(ours, "localhost")
         contest.run(
             f"local CP of {size >> 20} MiB",
             lambda: ours.ask(copy(ours, source, "localhost", 0)),
-            lambda: subprocess.run(["cp", source, tmp_path / "copy"], check=True),
+            lambda: subprocess.run(["cp", source, theirs], check=True),
             against="cp",
             floor=0.8,
             ambition=1 / 1.05,
             rounds=5,
-            prepare=os.sync,  # what one left to be written must not slow the other down
+            prepare=prepare,
         )
-    assert (tmp_path / ".gw_bench_1" / "file.0").stat().st_size == size
+    assert target.stat().st_size == size
+    for path in (source, target, theirs):
+        path.unlink(missing_ok=True)

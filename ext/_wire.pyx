@@ -428,6 +428,13 @@ def answer(list requests not None, list payloads not None):
     return line[:out - PyBytes_AS_STRING(line)], answered
 
 
+def drop(list requests not None):
+    """Let `requests` go without an answer: what is said of them later is left out, too."""
+    cdef Request request
+    for request in requests:
+        request.answered = True
+
+
 cdef inline char* _copy(Request request, int index, char* out) noexcept:
     memcpy(out, PyBytes_AS_STRING(request._data) + request._start[index], request._length[index])
     return out + request._length[index]

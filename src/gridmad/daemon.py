@@ -7,7 +7,8 @@ What holds for every driver is held here:
 
 - every request gets exactly one answer: a batch that ends, fails or passes its deadline
   with requests unanswered has them answered with their fallback, and what the driver says
-  of them later is dropped (a Request takes one answer only);
+  of them later is dropped (a Request takes one answer only); a service may let go what gwd
+  asked for twice by mistake;
 - stdin is always read, whatever stdout or the driver do;
 - INIT is answered before the driver starts;
 - FINALIZE, end of file and a vanished reader end the daemon within a second.
@@ -101,6 +102,7 @@ class Daemon:
         self._finished: asyncio.Future[None] = self._loop.create_future()
 
         service.answer = self._answer
+        service.drop = self._drop
         service.tell = self._tell
 
     async def run(self) -> int:
@@ -341,6 +343,13 @@ class Daemon:
             return
         self._output.write(lines)
         self._flush_soon()
+        self._release(requests)
+
+    def _drop(self, requests: list[Request]) -> None:
+        wire.drop(requests)
+        self._release(requests)
+
+    def _release(self, requests: list[Request]) -> None:
         if self._sequence is not None:
             released = self._sequence.release(requests)
             if released:

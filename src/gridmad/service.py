@@ -43,6 +43,8 @@ class Service(ABC):
     """Writes a line that nobody asked for; set by the daemon."""
     answer: Answer
     """Set by the daemon."""
+    drop: Callable[[list[Request]], None]
+    """Lets requests go without an answer, as if they had never come; set by the daemon."""
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver

@@ -29,7 +29,7 @@ from gridmad._attributes import (
     MAX_TEXT,
     format_attributes,
 )
-from gridmad._wire import MAX_LINE, Grammar, Parser, Request, answer, column
+from gridmad._wire import MAX_LINE, Grammar, Parser, Request, answer, column, drop
 
 __all__ = [
     "EXECUTION",
@@ -55,6 +55,7 @@ __all__ = [
     "callback",
     "clean",
     "column",
+    "drop",
     "failure",
     "finalised",
     "format_attributes",

@@ -563,6 +563,23 @@ def test_a_staging_phase(site: Site, job: int) -> None:
 
 
 @transfer
+def test_copies_that_gwd_orders_twice_are_answered_once(site: Site) -> None:
+    """As it does when it replaces a driver while a job comes to its epilog (rule 12)."""
+    url, _ = site.job_folder(6)
+    source = site.write("file", "x" * 1000)
+    copies = [f"CP 6 {i} - file://{source} {url}/{i}" for i in range(3)]
+    with site.play() as gwd:
+        gwd.initialise()
+        gwd.ask_and_wait("START 6 - - - - ", "START 6 - - - - ", f"MKDIR 6 - - {url} - ")
+        gwd.ask(*copies)
+        gwd.write("".join(f"{copy}\n" for copy in copies).encode())
+        answers = gwd.ask_and_wait(f"RMDIR 6 - - {url} - ", "END 6 - - - - ")
+        assert [line.split()[0] for line in answers] == ["RMDIR", "END"]
+        told = [line.split()[2] for line in gwd.answers if line.startswith("CP ")]
+        assert sorted(told) == ["0", "1", "2"]
+
+
+@transfer
 def test_what_must_not_fail_does_not(site: Site) -> None:
     url, _ = site.job_folder(1)
     with site.play() as gwd:

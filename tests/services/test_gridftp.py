@@ -16,10 +16,9 @@ from tests.conformance.gwd import Player
 from tests.services.gram import shared_authority
 from tests.services.grid_pki import GridAuthority
 from tests.services.gridftp import GridFtp, require
+from tests.services.transfers import IS_LARGE
 
 DRIVER = shutil.which("gw_tm_mad_ftp", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-IS_LARGE = os.environ.get("GRIDMAD_LARGE_TRANSFERS") == "1"
-"""10,000 small files and one of 1 GiB, which takes a minute; else a tenth and a sixteenth."""
 TIME = 100.0
 """Seconds for what takes long on a busy machine."""
 MIB = 1 << 20
@@ -392,6 +391,38 @@ def test_a_server_that_is_killed_in_mid_copy_and_comes_back(tmp_path: Path, dire
             assert time.monotonic() < end, "something is left"
             time.sleep(0.05)
         site.close()
+
+
+def test_a_copy_between_servers_of_which_one_hangs(site: Site, tmp_path: Path) -> None:
+    with GridFtp(tmp_path / "server") as source:
+        with (source.home / "a").open("wb") as file:
+            file.truncate(256 * MIB)
+        gwd = site.driver("--stall 2 --retries 0")
+        begin(gwd, 1)
+        there = site.server.home / ".gw_me_1"
+        for attempt in range(50):
+            copied = there / f"copy{attempt}"
+            gwd.ask(f"CP 1 0 - {source.url}/~/a {job(1)}/{copied.name}")
+            end = time.monotonic() + TIME
+            while not any(part.stat().st_size for part in there.glob(".gridmad-*")):
+                assert time.monotonic() < end, "no copy begins"
+                if copied.exists():
+                    break
+            source.freeze()
+            if not copied.exists():
+                break
+            # It was faster than we.
+            source.kill()
+            source.start()
+            gwd.settle(TIME)
+            copied.unlink()
+        gwd.settle(TIME)
+        assert gwd.answers[-1].startswith("CP 1 0 FAILURE ")
+        assert gwd.answers[-1].endswith("nothing has moved for 2 seconds")
+        end = time.monotonic() + TIME
+        while left(there):
+            assert time.monotonic() < end, "something is left"
+            time.sleep(0.05)
 
 
 def test_a_server_that_is_away(site: Site, tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SftpServer]:
 class TestSftp(Contract):
     """The contract."""
 
+    checksum = "auto"
+
 
 def test_hosts_that_are_not_known(server: SftpServer, tmp_path: Path) -> None:
     async def main() -> None:

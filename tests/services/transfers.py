@@ -6,6 +6,7 @@ since names with blanks do not get through gwd's protocol.
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -27,6 +28,10 @@ from tests.unit.session import options
 PATIENCE = 100.0
 """Seconds, on a busy machine."""
 LARGE = 192 << 20
+IS_LARGE = os.environ.get("GRIDMAD_LARGE_TRANSFERS") == "1"
+"""`make test-transfers`: 10,000 small files and one of 1 GiB; else a few and a sixteenth."""
+SLOWLY = 10 if IS_LARGE else 1
+"""So many times the patience."""
 NAMES = [
     "plain", "two words", " blanks at both ends ", "100%", "per%20cent", "a+b&c=d;e", "#hash",
     "quo'te\"s", "back\\slash", "grüße", "日本", "$HOME", "`id`", "-dash", "*", "~tilde", "[x]",
@@ -89,7 +94,7 @@ class Transfers:
 
 async def _outcomes(operation: Callable[..., Any], items: Any) -> list[DriverError | None]:
     outcomes: dict[int, DriverError | None] = {}
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(SLOWLY * PATIENCE):
         await operation(Batch(list(items), outcomes.__setitem__))
     return [outcomes[index] for index in range(len(items))]
 
@@ -190,7 +195,8 @@ class Contract:
     def test_many_small_files(self, server: Server, job: tuple[str, Path], tmp_path: Path) -> None:
         async def main() -> None:
             url, folder = job
-            files = {f"file.{n}": f"{n}\n".encode() * 500 for n in range(300)}
+            count = 10_000 if IS_LARGE else 300
+            files = {f"file.{n}": f"{n}\n".encode() * 500 for n in range(count)}
             for name, data in files.items():
                 (tmp_path / name).write_bytes(data)
             async with transfers(server.arguments) as driver:
@@ -203,6 +209,27 @@ class Contract:
                     assert (folder / name).read_bytes() == data
                 assert await driver.rmdir(url) == ""
             assert not folder.exists()
+
+        run(main())
+
+    def test_a_large_file(self, server: Server, job: tuple[str, Path], tmp_path: Path) -> None:
+        async def main() -> None:
+            url, _ = job
+            block = content(1 << 20)
+            digest = hashlib.sha256()
+            with (tmp_path / "large").open("wb") as file:
+                for number in range(1024 if IS_LARGE else 64):
+                    data = number.to_bytes(8, "big") + block[8:]
+                    digest.update(data)
+                    file.write(data)
+            async with transfers(server.arguments) as driver:
+                assert await driver.copy(tmp_path / "large", f"{url}/large") == ""
+                (tmp_path / "large").unlink()
+                assert await driver.copy(f"{url}/large", tmp_path / "back") == ""
+                assert await driver.rmdir(url) == ""
+            with (tmp_path / "back").open("rb") as file:
+                assert hashlib.file_digest(file, "sha256").digest() == digest.digest()
+            (tmp_path / "back").unlink()
 
         run(main())
 

@@ -296,10 +296,6 @@ def test_a_job_is_cancelled_while_its_driver_is_replaced(gridway: GridWay, folde
 
 
 def test_files_arrive_whole_though_the_transfer_driver_dies(gridway: GridWay, folder: Path) -> None:
-    """The jobs run on past the second or two that gwd takes to replace the driver: of one
-    that ends meanwhile gwd begins the epilog twice, takes the second's answers for the next
-    phase's, and drops the outputs, whatever the driver does.
-    """
     content = b"0123456789abcdef" * (1 << 20)
     (folder / "in").write_bytes(content)
     write_job(folder, "sleep 4", "mv in back.$1")
@@ -314,6 +310,25 @@ def test_files_arrive_whole_though_the_transfer_driver_dies(gridway: GridWay, fo
     assert [job.exit_code for job in ended.values()] == [0] * 10
     for task in range(10):
         assert (folder / f"back.{task}").read_bytes() == content
+
+
+def test_outputs_arrive_of_jobs_that_end_while_the_transfer_driver_is_replaced(
+    gridway: GridWay, folder: Path
+) -> None:
+    """Of those that end between the new driver's start and its INIT gwd begins the epilog twice.
+
+    They end all along the second and more that it takes.
+    """
+    tasks = SLOTS
+    write_job(folder, 'sleep "$(($1 / 10)).$(($1 % 10))"', "cat input")
+    (folder / "input").write_text("input\n")
+    jobs = gridway.submit(folder, template(ARGUMENTS="${TASK_ID}", INPUT_FILES="input"), tasks)
+    gridway.wait_for_state(jobs[-1], "wrap/actv")
+    gridway.kill_driver("tm")
+    ended = gridway.wait(jobs)
+    assert [(job.state, job.exit_code) for job in ended.values()] == [("done", 0)] * tasks
+    for task in range(tasks):
+        assert (folder / f"out.{task}").read_text() == "input\n", gridway.job_log(jobs[task])
 
 
 def test_hosts_are_known_again_after_the_information_driver_died(

@@ -437,6 +437,41 @@ async def test_a_slow_job_does_not_hold_up_another() -> None:
             assert [line.split()[0] for line in mine] == ["MKDIR", "CP"]
 
 
+@play
+async def test_a_copy_that_gwd_orders_twice_in_a_phase_is_done_and_answered_once() -> None:
+    copied: list[Copy] = []
+    fails = [True]
+
+    class Copier(Folders):
+        async def copy(self, copies: Batch[Copy, None]) -> None:
+            await asyncio.sleep(0.01)
+            for index, copy in enumerate(copies):
+                copied.append(copy)
+                is_bad = copy.source == "bad" and fails.pop()
+                copies.settle(index, DriverError("no") if is_bad else None)
+
+    one, two, bad = "CP 5 0 - a b\n", "CP 5 1 - c d\n", "CP 5 2 - bad e\n"
+    async with serve(Copier()) as session:
+        await initialise(session)
+        session.send(f"START 5 - - - - \nSTART 5 - - - - \n{one}{two}{bad}")
+        await session.lines(2)
+        session.send(f"{one}{two}END 6 - - - - \n")
+        assert sorted(await session.lines(4)) == [
+            "CP 5 0 SUCCESS -", "CP 5 1 SUCCESS -", "CP 5 2 FAILURE no", "END 6 - SUCCESS -"
+        ]  # fmt: skip
+        fails.append(False)
+        # What failed may come again, what is done not; another job's is another copy.
+        session.send(f"{bad}{two}CP 6 1 - c d\n")
+        assert sorted(await session.lines(2)) == ["CP 5 2 SUCCESS -", "CP 6 1 SUCCESS -"]
+        # In a phase that was begun once, and in none, all is as ordered.
+        session.send(f"END 5 - - - - \nSTART 5 - - - - \n{one}{one}END 5 - - - - \n{one}{one}")
+        assert [line.split()[0] for line in await session.lines(7)] == [
+            "END", "START", "CP", "CP", "END", "CP", "CP"
+        ]  # fmt: skip
+        assert await session.silence(0.05) == ""
+    assert [copy.destination for copy in copied] == [*"bde", *"ed", *"bbbb"]
+
+
 # ---------------------------------------------------------------- batches
 
 

@@ -50,6 +50,8 @@ class Memory(Storage):
         self.is_ready: Callable[[], None] = lambda: None
         self.delay = 0.0
         self.fetch_time = 0.0
+        self.shown = 0
+        """Bytes that are seen of what servers copy among themselves, before it is done."""
 
     async def open(self) -> None:
         self.is_ready()
@@ -131,9 +133,11 @@ class MemorySession(Session):
         if "fetch" not in self.memory.troubles:
             return False
         self.memory.trouble("fetch")
+        content = self.memory.files[source.host, source.path]
+        self.memory.files[url.host, url.path] = content[: self.memory.shown]
         await asyncio.sleep(self.memory.fetch_time)
         self.memory.third_party += 1
-        self.memory.files[url.host, url.path] = self.memory.files[source.host, source.path]
+        self.memory.files[url.host, url.path] = content
         return True
 
 
@@ -238,7 +242,24 @@ def test_third_party() -> None:
     assert storage.third_party == 1
 
 
-def test_third_party_tells_no_progress_and_is_not_taken_for_broken() -> None:
+def test_third_party_that_stands_still() -> None:
+    def prepare(storage: Memory) -> None:
+        storage.troubles["fetch"] = []
+        storage.fetch_time = 100.0
+        storage.shown = 3
+        storage.files["a", "/x"] = b"content"
+
+    texts, storage = outcomes(
+        "copy",
+        Copy("mem://a/x", "mem://b/y"),
+        prepare=prepare,
+        arguments=("--stall", "0.1", "--retries", "0"),
+    )
+    assert texts == ["nothing has moved for 0.1 seconds"]
+    assert storage.third_party == 0
+
+
+def test_third_party_that_shows_no_progress_is_not_taken_for_broken() -> None:
     def prepare(storage: Memory) -> None:
         storage.troubles["fetch"] = []
         storage.fetch_time = 0.3
@@ -298,7 +319,7 @@ def test_it_is_given_up_in_the_end(tmp_path: Path) -> None:
     texts, storage = outcomes(
         "copy", Copy("/dev/null", f"{JOB}/a"), prepare=prepare, arguments=("--retries", "2")
     )
-    assert texts == ["cannot reach mem://host: down"]
+    assert texts == ["cannot reach mem://host: down (attempt 3)"]
     assert len(storage.troubles["connect"]) == 7
 
 
@@ -342,6 +363,34 @@ def test_a_session_that_went_stale_costs_no_attempt(tmp_path: Path) -> None:
         await driver.stop()
 
     asyncio.run(run())
+
+
+def test_a_server_that_tells_no_checksum(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+
+    def prepare(storage: Memory) -> None:
+        storage.files["a", "/x"] = b"content"
+        storage.troubles["checksum"] = [DriverError("no checksums here") for _ in range(3)]
+
+    up, down = Copy(f"{tmp_path}/a", f"{JOB}/a"), Copy("mem://a/x", f"{tmp_path}/b")
+    over = Copy("mem://a/x", "mem://b/y")
+    arguments = ("--checksum", "auto", "--retries", "0")
+    texts, storage = outcomes("copy", up, down, over, prepare=prepare, arguments=arguments)
+    assert texts == ["", "", ""]
+    assert not storage.troubles["checksum"], "all three asked for one"
+    arguments = ("--checksum", "md5", "--retries", "0")
+    texts, storage = outcomes("copy", up, down, over, prepare=prepare, arguments=arguments)
+    assert all("no checksums here" in text for text in texts)
+    assert names(storage) == {"/x"}
+
+
+def test_servers_of_a_kind_that_tells_no_checksums(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    up = Copy(f"{tmp_path}/a", f"{JOB}/a")
+    assert outcomes("copy", up, arguments=("--checksum", "auto"))[0] == [""]
+    texts, storage = outcomes("copy", up, arguments=("--checksum", "adler32"))
+    assert "adler32 cannot be compared" in texts[0]
+    assert names(storage) == set()
 
 
 @pytest.mark.parametrize("what", ["size", "checksum"])

@@ -1,8 +1,8 @@
 """One copy between this machine and a server, or between two servers.
 
 A server's file gets a temporary name beside its own and is moved in place when it is whole: its
-size is that of what was sent, and its checksum where both ends can tell one (--checksum).  A
-source may grow meanwhile, as a log does, but not shrink.
+size is that of what was sent, and its checksum where that is compared (--checksum).  A source may
+grow meanwhile, as a log does, but not shrink.
 
 What is copied from or to a job's directory stays in it: no ".." leads out, and no symbolic link
 that the job has left there.
@@ -16,10 +16,11 @@ import math
 import os
 import time
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, aclosing
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final, NamedTuple, TypeAlias
 
 from gridmad.errors import DriverError, TransientError
 from gridmad.transfer.failure import about
@@ -43,6 +44,8 @@ CLEANING_TIME: Final = 10.0
 MAX_FOLDERS: Final = 10_000
 _CHUNK: Final = 1 << 20
 _MIB: Final = 1 << 20
+_Sum: TypeAlias = Callable[[str], Awaitable[str]]
+"""A file's checksum by an algorithm."""
 
 
 class Place(NamedTuple):
@@ -61,6 +64,8 @@ class Rules:
 
     checksums: Sequence[str]
     """The algorithms to choose from, the best first; none to compare no checksums."""
+    must_compare: bool
+    """What cannot be compared is no success."""
     stall: float
     """Seconds without a byte after which a copy counts as broken."""
 
@@ -119,17 +124,18 @@ class Copying:
             if target.is_null_device:
                 return
             with about("read", source.url):
+                algorithms = self._algorithms(source.storage)
                 await session.download(source.url, target.file, progress)
                 if progress.moved != status.size:
                     # It may have grown, as logs do.
                     now = await session.status(source.url)
                     if now is None or not status.size <= progress.moved <= now.size:
                         raise TransientError(f"{progress.moved} of {status.size} bytes came")
-                algorithm = self._algorithm(source.storage)
-                if algorithm:
-                    theirs = await session.checksum(source.url, algorithm)
-                    ours = await in_thread(checksum, target.file, algorithm, progress.moved)
-                    _compare(algorithm, theirs, ours)
+                await self._compare(
+                    algorithms,
+                    partial(session.checksum, source.url),
+                    partial(_checksum_here, target.file, progress.moved),
+                )
             try:
                 await in_thread(target.put_in_place, progress.moved, check)
             except OSError as error:
@@ -156,7 +162,8 @@ class Copying:
     ) -> None:
         """Make a server's file of what comes from elsewhere."""
         url = destination.url
-        algorithm = self._algorithm(destination.storage, content.storage)
+        with about("write", url):
+            algorithms = self._algorithms(destination.storage, content.storage)
         async with self._session(destination) as session:
             if not await self.check_folders(session, url):
                 raise DriverError(f"cannot write {url}: No such file or directory")
@@ -168,11 +175,11 @@ class Copying:
                     if there is None or there.size != progress.moved:
                         size = 0 if there is None else there.size
                         raise TransientError(f"{size} of {progress.moved} bytes arrived")
-                    if algorithm:
-                        theirs = await session.checksum(new, algorithm)
-                        _compare(
-                            algorithm, theirs, await content.checksum(algorithm, progress.moved)
-                        )
+                    await self._compare(
+                        algorithms,
+                        partial(session.checksum, new),
+                        partial(content.checksum, progress.moved),
+                    )
                     if copy.is_executable:
                         await session.make_executable(new)
                     if new is not url:
@@ -253,12 +260,63 @@ class Copying:
             self._folders[name] = now
         return True
 
-    def _algorithm(self, *storages: Storage | None) -> str:
-        """A checksum that all can tell, this machine always; "" for none."""
-        for name in self._rules.checksums:
-            if all(storage is None or name in storage.checksums for storage in storages):
-                return name
-        return ""
+    @contextlib.asynccontextmanager
+    async def following(self, place: Place, progress: Progress) -> AsyncIterator[None]:
+        """See in another session how a file grows that is made without us, where that shows."""
+
+        async def follow() -> None:
+            pause = self._pause()
+            while True:
+                await asyncio.sleep(pause)
+                with contextlib.suppress(DriverError, TimeoutError):
+                    async with asyncio.timeout(pause), self._session(place) as session:
+                        status = await session.status(place.url)
+                    if status is not None:
+                        progress.moved = max(progress.moved, status.size)
+
+        task = asyncio.create_task(follow())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _pause(self) -> float:
+        """Seconds between two looks at a copy."""
+        return min(REPORT_INTERVAL, self._rules.stall / 4)
+
+    def _algorithms(self, *storages: Storage | None) -> list[str]:
+        """The checksums that all may tell, this machine always; raises DriverError where one has
+        to be.
+        """
+        known = [
+            name
+            for name in self._rules.checksums
+            if all(storage is None or name in storage.checksums for storage in storages)
+        ]
+        if self._rules.must_compare and not known:
+            names = " or ".join(self._rules.checksums)
+            raise DriverError(
+                f"its {names} cannot be compared: a server of its kind tells none "
+                "(--checksum auto compares where both ends can)"
+            )
+        return known
+
+    async def _compare(self, algorithms: Sequence[str], one: _Sum, other: _Sum) -> None:
+        """Compare checksums by the first algorithm that both ends know.  Raises DriverError."""
+        for algorithm in algorithms:
+            try:
+                sums = await one(algorithm), await other(algorithm)
+            except TransientError:
+                raise
+            except DriverError as error:
+                if self._rules.must_compare:
+                    raise
+                log.info("no %s is compared: %s", algorithm, error)
+                continue
+            if sums[0].lower().lstrip("0") != sums[1].lower().lstrip("0"):
+                raise TransientError(f"the checksums ({algorithm}) differ: {' and '.join(sums)}")
+            return
 
     @contextlib.asynccontextmanager
     async def _watched(self, copy: Copy, progress: Progress, end: float) -> AsyncIterator[None]:
@@ -271,15 +329,15 @@ class Copying:
 
         def tick() -> None:
             nonlocal timer, seen
-            timer = loop.call_later(min(REPORT_INTERVAL, stall / 4), tick)
-            if progress.moved == seen and progress.is_told:
+            timer = loop.call_later(self._pause(), tick)
+            if progress.moved == seen and (progress.is_told or seen):
                 return
             seen = progress.moved
             quiet.reschedule(loop.time() + stall)
             of_all = f" of {progress.size}" if progress.size is not None else ""
             log.info("%s -> %s: %d%s bytes", copy.source, copy.destination, seen, of_all)
 
-        timer = loop.call_later(min(REPORT_INTERVAL, stall / 4), tick)
+        timer = loop.call_later(self._pause(), tick)
         try:
             async with asyncio.timeout(longest) as whole, asyncio.timeout(stall) as quiet:
                 yield
@@ -302,7 +360,7 @@ class _Content:
         """Write it there."""
         raise NotImplementedError
 
-    async def checksum(self, algorithm: str, size: int) -> str:
+    async def checksum(self, size: int, algorithm: str) -> str:
         """Of its first `size` bytes."""
         raise NotImplementedError
 
@@ -319,8 +377,8 @@ class _Local(_Content):
     async def send(self, session: Session, url: Url, progress: Progress) -> None:
         await session.upload(url, self._file, self._size, progress)
 
-    async def checksum(self, algorithm: str, size: int) -> str:
-        return await in_thread(checksum, self._file, algorithm, size)
+    async def checksum(self, size: int, algorithm: str) -> str:
+        return await _checksum_here(self._file, size, algorithm)
 
 
 class _Remote(_Content):
@@ -335,9 +393,12 @@ class _Remote(_Content):
     async def send(self, session: Session, url: Url, progress: Progress) -> None:
         if self.storage is session.storage:
             progress.is_told = False
-            if await session.fetch(url, self._place.url, progress):
+            async with self._copying.following(Place(str(url), url, session.storage), progress):
+                is_done = await session.fetch(url, self._place.url, progress)
+            if is_done:
                 progress.moved = self._size
                 return
+            progress.moved = 0
             progress.is_told = True
         async with (
             self._copying.read(self._place) as read,
@@ -345,7 +406,7 @@ class _Remote(_Content):
         ):
             await session.write(url, blocks, self._size)
 
-    async def checksum(self, algorithm: str, size: int) -> str:
+    async def checksum(self, size: int, algorithm: str) -> str:
         return await self._copying.checksum(self._place, algorithm)
 
 
@@ -398,9 +459,8 @@ def checksum(file: int, algorithm: str, size: int) -> str:
     return md5.hexdigest() if algorithm == "md5" else f"{adler:08x}"
 
 
-def _compare(algorithm: str, one: str, other: str) -> None:
-    if one.lower().lstrip("0") != other.lower().lstrip("0"):
-        raise TransientError(f"the checksums ({algorithm}) differ: {one} and {other}")
+async def _checksum_here(file: int, size: int, algorithm: str) -> str:
+    return await in_thread(checksum, file, algorithm, size)
 
 
 def _leads_out(link: str, url: Url) -> bool:

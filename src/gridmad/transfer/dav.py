@@ -500,8 +500,6 @@ class DavSession(Session):
             answer.feed(bytes(buffer[:count]))
             progress.moved = answer.moved
         answer.close()
-        if answer.failure is not None:
-            progress.moved = 0
         return answer.failure is None
 
     def _macaroon(self, source: Target) -> str:

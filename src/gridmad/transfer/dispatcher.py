@@ -9,6 +9,7 @@ from typing import Final
 
 from gridmad.driver import describe
 from gridmad.errors import CredentialError, DriverError, TransientError
+from gridmad.transfer.failure import TransientToldError
 from gridmad.transfer.schedule import Endpoints, Schedule
 from gridmad.transfer.sessions import StaleSessionError
 
@@ -136,7 +137,8 @@ class Dispatcher:
         """Seconds to wait before another attempt; None where it was the last."""
         work.attempts += 1
         if work.attempts > self._retries:
-            work.end(error)
+            again = f" (attempt {work.attempts})" if self._retries else ""
+            work.end(TransientToldError(f"{error}{again}"))
             return None
         longest = FIRST_PAUSE * GROWTH ** (work.attempts - 1)
         pause = random.uniform(longest / 2, longest)  # noqa: S311 - not for secrets

@@ -65,7 +65,8 @@ class UrlTransfer(TransferDriver):
         }
         self._sessions = Sessions()
         algorithms = {"none": (), "auto": CHECKSUMS}.get(options.checksum, (options.checksum,))
-        self._copying = Copying(self._sessions, self._files, Rules(algorithms, options.stall))
+        rules = Rules(algorithms, options.checksum in CHECKSUMS, options.stall)
+        self._copying = Copying(self._sessions, self._files, rules)
         self._copies = Dispatcher(options.streams, options.per_endpoint, options.retries)
         self._directories = Dispatcher(options.streams, DIRECTORIES_PER_ENDPOINT, options.retries)
         self._threads = ThreadPoolExecutor(_LOCAL_STREAMS, "file")
@@ -116,8 +117,8 @@ class UrlTransfer(TransferDriver):
             "--checksum",
             choices=("none", "auto", *CHECKSUMS),
             default="none",
-            help="compare checksums where both ends can tell them; sizes are compared always "
-            "(default: %(default)s)",
+            help="compare checksums where both ends can tell them (auto), or always; sizes are "
+            "compared in any case (default: %(default)s)",
         )
         LocalFiles.add_options(parser)
         credential_watch.add_options(parser)

@@ -47,7 +47,7 @@ class Progress:
         self.size: int | None = None
         """Bytes in all, where that is known."""
         self.is_told = True
-        """`moved` grows as bytes move; not so where servers do it among themselves."""
+        """`moved` grows as bytes move; where servers do it among themselves it may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from gridmad.transfer.storage import (
     write_all,
 )
 from gridmad.transfer.url import Url
+from gridmad.transfer.xrootd_status import NOT_FOUND, ConnectionLostError, ServerError, error_of
 
 if TYPE_CHECKING:
     from XRootD import client
@@ -70,18 +71,8 @@ _ENVIRONMENT: Final = {
 }
 """For the library, which would try for half an hour; the engine tries again too."""
 
-# Codes of the library's own (XrdCl/XrdClStatus.hh) and of servers (XProtocol/XProtocol.hh).
-_ERROR_RESPONSE: Final = 400
-_AUTHENTICATION_FAILED: Final = 204
-_INVALID_ARGUMENTS: Final = 2
-_INVALID_ADDRESS: Final = 102
-_NOT_FOUND: Final = 3011
-_TRANSIENT_ANSWERS: Final = frozenset({3007, 3008, 3012, 3024})
-"""Input or output error, no memory, server error, overloaded."""
-
 _HOST: Final = re.compile(r"[A-Za-z0-9_.:%-]+", re.ASCII)
 _USER: Final = re.compile(r"[A-Za-z0-9_.-]*", re.ASCII)
-_SERVER_SAID: Final = re.compile(r"\[\w+\] (?:Server responded with an error: \[\d+\] )?")
 
 
 class XRootD(Storage):
@@ -213,8 +204,8 @@ class XRootDSession(Session):
         """Remove all but directories that hold something, which are returned."""
         try:
             entries = await self._call(self._server.dirlist, folder)
-        except _ServerError as error:
-            if error.number == _NOT_FOUND:
+        except ServerError as error:
+            if error.number == NOT_FOUND:
                 return []
             raise
         names = [entry.name for entry in entries]
@@ -237,8 +228,8 @@ class XRootDSession(Session):
             pass
         try:
             await self._call(self._server.rm, path)
-        except _ServerError as error:
-            if error.number != _NOT_FOUND:
+        except ServerError as error:
+            if error.number != NOT_FOUND:
                 raise DriverError(f"{path}: {error}") from None
         return False
 
@@ -250,8 +241,8 @@ class XRootDSession(Session):
         """
         try:
             await self._call(self._server.rmdir, path)
-        except _ServerError as error:
-            if error.number == _NOT_FOUND:
+        except ServerError as error:
+            if error.number == NOT_FOUND:
                 return True
             if "not empty" in str(error):
                 return False
@@ -411,10 +402,7 @@ class XRootDSession(Session):
         except asyncio.CancelledError:
             watching.is_cancelled = True
             raise
-        if status.ok:
-            return True
-        progress.moved = 0
-        return False
+        return bool(status.ok)
 
     # ------------------------------------------------------------ requests
 
@@ -425,8 +413,8 @@ class XRootDSession(Session):
     async def _find(self, url: Url) -> "StatInfo | None":
         try:
             return cast("StatInfo", await self._call(self._server.stat, self._path(url)))
-        except _ServerError as error:
-            if error.number == _NOT_FOUND:
+        except ServerError as error:
+            if error.number == NOT_FOUND:
                 return None
             raise
 
@@ -456,15 +444,10 @@ class XRootDSession(Session):
         return await future
 
     def _error(self, status: "XRootDStatus") -> DriverError:
-        text = _SERVER_SAID.sub("", status.message).strip() or f"error {status.code}"
-        if status.code == _ERROR_RESPONSE:
-            if status.errno in _TRANSIENT_ANSWERS:
-                return TransientError(text)
-            return _ServerError(status.errno, text)
-        if status.code in (_AUTHENTICATION_FAILED, _INVALID_ARGUMENTS, _INVALID_ADDRESS):
-            return DriverError(text)
-        self._is_lost = True
-        return TransientError(text)
+        error = error_of(status.code, status.errno, status.message)
+        if isinstance(error, ConnectionLostError):
+            self._is_lost = True
+        return error
 
     def _path(self, url: Url) -> str:
         if "?" in url.path:
@@ -477,14 +460,6 @@ class XRootDSession(Session):
 
     def _url(self, url: Url) -> str:
         return f"{self.storage.endpoint(url)}/{self._path(url)}"
-
-
-class _ServerError(DriverError):
-    """A server's refusal."""
-
-    def __init__(self, number: int, text: str) -> None:
-        super().__init__(text)
-        self.number = number
 
 
 class _NoDirectoryError(DriverError):
