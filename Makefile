@@ -16,7 +16,7 @@ CODE = setup.py src tests bench
 TEST_PYTHONS = python3.11 python3.12 python3.13
 # Most tests wait for a server or for time to pass: four at once keep two cores busy.  The tests
 # of a file stay with one worker, which starts their server once.  PYTEST=-n0 runs one by one.
-WORKERS = --numprocesses=4 --dist=loadfile
+WORKERS = --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 # Runs pytest with arguments.  What has failed beside other tests runs once more, alone: a fault
 # fails again, a machine that was too busy does not, and both are shown.

@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -185,13 +186,15 @@ def test_garbage_between_good_lines(site: Site) -> None:
 
 
 def test_requests_in_every_form_that_gwd_writes(site: Site) -> None:
-    lines = good(site)
+    forms: list[Callable[[str], str]] = [
+        str.lower, "{}   ".format, " {}".format, "{}\r".format,
+        lambda request: request.replace(" ", "\t "),
+    ]  # fmt: skip
     with site.play() as gwd:
         gwd.initialise()
-        for request in lines:
-            for form in (request.lower(), f"{request}   ", f" {request}", f"{request}\r"):
-                gwd.ask_and_wait(form)
-            gwd.ask_and_wait(request.replace(" ", "\t "))
+        for form in forms:
+            for request in good(site):
+                gwd.ask_and_wait(form(request))
 
 
 def test_requests_byte_by_byte(site: Site) -> None:

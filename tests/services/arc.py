@@ -28,14 +28,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.services import grid_pki
 from tests.services.grid_pki import GridAuthority
 from tests.services.keeper import KeptProcess
 from tests.services.ports import is_listening, reserve_port
 from tests.services.required import skip_without
+from tests.services.server import Server
 
 SCRIPTS = Path("/usr/share/arc")
 START_TIME = 60.0
@@ -133,7 +132,7 @@ def missing() -> str | None:
     return grid_pki.missing()
 
 
-class Arc:
+class Arc(Server):
     """A-REX on a free loopback port, with a grid of its own.
 
     `alice` and `bob` may submit jobs, `proxy` is Alice's.
@@ -271,18 +270,6 @@ class Arc:
         if self._process is not None:
             self._process.kill()
             self._process = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @functools.cache

@@ -6,11 +6,10 @@ folder/gip/ldif/*.ldif --bdii-update, every second--> slapd
 import os
 import shutil
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.services.keeper import KeptProcess
 from tests.services.ports import reserve_port, wait_for_port
+from tests.services.server import Server
 
 UPDATER = Path("/usr/sbin/bdii-update")
 TEMPLATE = Path("/usr/share/bdii/bdii-slapd.conf")
@@ -48,7 +47,7 @@ def missing() -> str | None:
     return None
 
 
-class Bdii:
+class Bdii(Server):
     """One BDII that publishes the entries it is given."""
 
     def __init__(self, folder: Path) -> None:
@@ -103,14 +102,5 @@ class Bdii:
             self._process.kill()
             self._process = None
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.stop()

@@ -36,6 +36,7 @@ from tests.services.grid_pki import GridAuthority
 from tests.services.keeper import KeptProcess
 from tests.services.ports import is_listening, reserve_port, wait_for_port
 from tests.services.required import skip_without
+from tests.services.server import Server
 from tests.services.slurm import SlurmCluster
 
 GATEKEEPER = "/usr/sbin/globus-gatekeeper"
@@ -106,7 +107,7 @@ def missing() -> str | None:
     return grid_pki.missing()
 
 
-class Gram:
+class Gram(Server):
     """A gatekeeper on a free loopback port; `home` is where its jobs are at home, and `prefix`
     begins its command, for one in another network.
     """
@@ -198,22 +199,6 @@ class Gram:
             self.keeper.kill()
             self.keeper = None
         shutil.rmtree(self.state, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _configure(self) -> None:
         folder = self.folder

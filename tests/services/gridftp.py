@@ -12,8 +12,6 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import psutil
 import pytest
@@ -24,6 +22,7 @@ from tests.services.grid_pki import GridAuthority
 from tests.services.keeper import KeptProcess
 from tests.services.ports import is_listening, reserve_port, wait_for_port
 from tests.services.required import skip_without
+from tests.services.server import Server
 
 SERVER = "globus-gridftp-server"
 START_TIME = 20.0
@@ -40,7 +39,7 @@ def missing() -> str | None:
     return grid_pki.missing()
 
 
-class GridFtp:
+class GridFtp(Server):
     """A server on a free loopback port; `prefix` begins its command, for another network."""
 
     def __init__(
@@ -129,20 +128,8 @@ class GridFtp:
             self._keeper = None
         assert not is_listening(self.port)
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.kill()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End it as it stands."""
         if self._keeper is not None:
             self._keeper.kill()
             self._keeper = None

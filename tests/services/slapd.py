@@ -8,13 +8,12 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
 
 from tests.services.ports import reserve_port, wait_for_port
 from tests.services.required import skip_without
+from tests.services.server import Server
 
 SCHEMA = Path("/etc/ldap/schema")
 SCHEMA_FILES = (
@@ -70,7 +69,7 @@ def missing() -> str | None:
     return None
 
 
-class Slapd:
+class Slapd(Server):
     """One server; `limits` are further lines of slapd.conf, such as "sizelimit 10", and `glue2`
     is what is below o=glue, which is not there without.  With `ldaps`, for which `limits` must
     name certificates, it listens on `ldaps_port`, too.  `prefix` are the words before its command
@@ -169,16 +168,7 @@ class Slapd:
             self._process.wait(START_TIME)
             self._process = None
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.stop()
 
 

@@ -12,13 +12,12 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
 
 from tests.services.ports import reserve_port, wait_for_port
 from tests.services.required import skip_without
+from tests.services.server import Server
 
 START_TIME = 10.0
 """Seconds that sshd has to listen, and then to end."""
@@ -55,7 +54,7 @@ def missing() -> str | None:
     return None
 
 
-class Sshd:
+class Sshd(Server):
     """One server; `limits` are further lines of sshd_config, such as "MaxSessions 2",
     `environment` is what a login gets, and `prefix` begins its command, for one in another network.
 
@@ -133,16 +132,7 @@ class Sshd:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.stop()
 
 

@@ -9,14 +9,13 @@ import shutil
 import socket
 import tempfile
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.services.keeper import KeptProcess
 from tests.services.pki import Authority
 from tests.services.ports import reserve_port
+from tests.services.server import Server
 
 LOGIN = "msg"
 PASSWORD = "msgpass"
@@ -29,7 +28,7 @@ START_TIME = 90.0
 STOP_TIME = 20.0
 
 
-class StompServer(ABC):
+class StompServer(Server):
     """One broker on ports of its own, which it keeps over stop, kill and restart.
 
     Its files are in `folder`, or in a temporary one that goes with it.  `address` is where
@@ -122,22 +121,6 @@ class StompServer(ABC):
         self.kill()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _answers(self) -> bool:
         connect = f"CONNECT\naccept-version:1.2\nhost:/\nlogin:{LOGIN}\npasscode:{PASSWORD}\n\n\0"

@@ -12,8 +12,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
 
@@ -23,6 +21,7 @@ from tests.services.grid_pki import GridAuthority
 from tests.services.keeper import KeptProcess
 from tests.services.ports import reserve_port, wait_for_port
 from tests.services.required import skip_without
+from tests.services.server import Server
 
 ACCOUNT = "xrootd"
 START_TIME = 20.0
@@ -73,7 +72,7 @@ def missing() -> str | None:
     return grid_pki.missing()
 
 
-class XRootD:
+class XRootD(Server):
     """A server on free loopback ports, to which `user` may log in."""
 
     def __init__(self, authority: GridAuthority | None = None) -> None:
@@ -156,22 +155,6 @@ class XRootD:
         """End the server and remove its files."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Door:
