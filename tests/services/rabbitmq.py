@@ -116,18 +116,22 @@ class RabbitMQ(StompServer):
         node = self.folder / "mnesia" / f"t{self.stomp_port}@localhost"
         end = time.monotonic() + KEEP_TIME
         while not any(
-            _holds(path, queue.encode())
+            _keeps(path, queue.encode())
             for path in (*node.glob("*.LOG"), *node.glob("rabbit_durable_queue.DC?"))
         ):
             assert time.monotonic() < end, f"RabbitMQ does not write down its queue {queue}"
             time.sleep(0.05)
 
 
-def _holds(path: Path, text: bytes) -> bool:
+def _keeps(path: Path, name: bytes) -> bool:
+    """Whether a file of Mnesia has a name for good: what its log holds counts from when the log
+    says that it is committed.
+    """
     try:
-        return text in path.read_bytes()
+        _, found, rest = path.read_bytes().rpartition(name)
     except FileNotFoundError:  # another one has taken its place
         return False
+    return bool(found) and (path.suffix != ".LOG" or b"committed" in rest)
 
 
 def _definitions() -> dict[str, object]:
