@@ -26,8 +26,6 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
 
@@ -262,7 +260,7 @@ class Gram(Server):
         self._add_service("slurm", "-type slurm")
 
 
-class Gass:
+class Gass(Server):
     """A GASS server that lets its user read and write all files, by `url` and their path."""
 
     def __init__(self, gram: Gram) -> None:
@@ -274,7 +272,8 @@ class Gass:
     def url(self) -> str:
         return f"https://localhost:{self.port}"
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start, with the proxy of the gatekeeper's user."""
         log = self._gram.folder / "gass.out"
         self._keeper = KeptProcess(
             ["globus-gass-server", "-r", "-w", "-p", str(self.port)],
@@ -284,14 +283,9 @@ class Gass:
         )
         keeper = self._keeper
         wait_for_port(self.port, lambda: keeper.is_running, log, START_TIME)
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End it."""
         if self._keeper is not None:
             self._keeper.kill()
 

@@ -4,7 +4,6 @@ Where a server sends us elsewhere, that one is a small server of our own, which 
 where it sends us to is real.
 """
 
-import asyncio
 import http.server
 import os
 import ssl
@@ -259,24 +258,3 @@ def test_who_is_not_let_in(xrootd: XRootD, tmp_path: Path) -> None:
             [answer] = driver.ask_and_wait(f"EXISTS 1 - - {xrootd.https} - ")
             assert " FAILURE " in answer, name
             assert words in answer, name
-
-
-def test_a_copy_that_is_given_up(server: Door, tmp_path: Path) -> None:
-    async def main() -> None:
-        (tmp_path / "large").write_bytes(content(1 << 20) * 192)
-        folder = server.folder / ".gw_tester_3"
-        folder.mkdir()
-        server.own(folder)
-        async with transfers(server.arguments) as driver:
-            copying = asyncio.create_task(
-                driver.copy(tmp_path / "large", f"{server.url}/.gw_tester_3/large")
-            )
-            while not os.listdir(folder):
-                assert not copying.done(), copying
-                await asyncio.sleep(0.001)
-            copying.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await copying
-        assert not (folder / "large").exists()
-
-    run(main())

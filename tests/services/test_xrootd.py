@@ -4,7 +4,6 @@ The library keeps what it reads of the environment for the life of the process: 
 elsewhere is tried in processes of their own.
 """
 
-import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,26 +127,5 @@ def test_a_library_that_is_not_there(server: Door, monkeypatch: pytest.MonkeyPat
         monkeypatch.setitem(__import__("sys").modules, "XRootD", None)
         async with transfers(server.arguments) as driver:
             assert "pip install 'gridmad[xrootd]'" in await driver.exists(f"{server.url}/x")
-
-    run(main())
-
-
-def test_a_copy_that_is_given_up(server: Door, tmp_path: Path) -> None:
-    async def main() -> None:
-        (tmp_path / "large").write_bytes(content(1 << 20) * 192)
-        folder = server.folder / ".gw_tester_3"
-        folder.mkdir()
-        server.own(folder)
-        async with transfers(server.arguments) as driver:
-            copying = asyncio.create_task(
-                driver.copy(tmp_path / "large", f"{server.url}/.gw_tester_3/large")
-            )
-            while not os.listdir(folder):
-                assert not copying.done(), copying
-                await asyncio.sleep(0.001)
-            copying.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await copying
-        assert not (folder / "large").exists()
 
     run(main())

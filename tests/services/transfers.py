@@ -367,6 +367,24 @@ class Contract:
 
         run(main())
 
+    def test_a_copy_that_is_given_up(
+        self, server: Server, job: tuple[str, Path], tmp_path: Path
+    ) -> None:
+        async def main() -> None:
+            url, folder = job
+            (tmp_path / "large").write_bytes(content(1 << 20) * 192)
+            async with transfers(server.arguments) as driver:
+                copying = asyncio.create_task(driver.copy(tmp_path / "large", f"{url}/large"))
+                while not os.listdir(folder):
+                    assert not copying.done(), copying
+                    await asyncio.sleep(0.001)
+                copying.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await copying
+            assert not (folder / "large").exists()
+
+        run(main())
+
     def test_a_server_that_is_killed_in_the_middle_and_comes_back(
         self, server: Server, job: tuple[str, Path], tmp_path: Path
     ) -> None:
