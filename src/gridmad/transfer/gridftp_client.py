@@ -43,6 +43,7 @@ is handling just then would have it use memory that the abort has freed."""
 ABORT_TIME: Final = 2.0
 """Seconds that an operation has to end when it was aborted."""
 LOOK_INTERVAL: Final = 0.005
+"""Seconds between two looks at an operation that is given up."""
 END_TIME: Final = 1.0
 """Seconds after which an operation that takes no more blocks counts as failed."""
 CHECKSUM_LENGTH: Final = 128
