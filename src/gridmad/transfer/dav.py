@@ -372,7 +372,7 @@ class DavSession(Session):
         buffer = memoryview(bytearray(BLOCK))
         is_whole = False
         try:
-            while count := await self._run(connection.read_into, buffer):
+            while count := await self._run(connection.fill, buffer):
                 yield buffer[:count]
             is_whole = True
         finally:
@@ -386,7 +386,7 @@ class DavSession(Session):
             connection = self._get(target)
             buffer = memoryview(bytearray(BLOCK))
             try:
-                while count := connection.read_into(buffer):
+                while count := connection.fill(buffer):
                     write_all(file, buffer[:count])
                     progress.moved += count
             except BaseException:

@@ -234,6 +234,15 @@ class Connection:
                 self._end()
         return count
 
+    def fill(self, view: memoryview) -> int:
+        """As many of a body's next bytes as there is place for, fewer at its end: TLS tells no
+        more than 16 KiB at a time, and a file takes large blocks with less work.
+        """
+        size = 0
+        while size < len(view) and (count := self.read_into(view[size:])):
+            size += count
+        return size
+
     def read_text(self, most: int = MAX_TEXT) -> bytes:
         """A whole body."""
         parts: list[bytes] = []

@@ -185,15 +185,21 @@ class Answers:
     """Takes bytes as they come and gives the packets that are whole."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._pieces: list[bytes] = []
+        """What came of a packet that is not whole; joined when it is, not as each piece comes."""
+        self._missing = 0
+        """Bytes without which there is nothing to give."""
 
     def feed(self, data: bytes) -> Iterator[Answer]:
         """Packets in their order; SftpProtocolError for what can be none.
 
         Their fields are valid as long as they are held.
         """
-        if self._rest:
-            data = self._rest + data
+        self._pieces.append(data)
+        self._missing -= len(data)
+        if self._missing > 0:
+            return
+        data = b"".join(self._pieces)
         end, position = len(data), 0
         view = memoryview(data)
         while end - position >= _HEAD.size:
@@ -202,10 +208,13 @@ class Answers:
                 raise SftpProtocolError(f"a packet of {length} bytes came")
             after = position + _LENGTH.size + length
             if after > end:
+                self._missing = after - end
                 break
             yield Answer(kind, request_number, view[position + _HEAD.size : after])
             position = after
-        self._rest = data[position:]
+        else:
+            self._missing = _HEAD.size - (end - position)
+        self._pieces = [data[position:]]
 
 
 class _Fields:
