@@ -58,7 +58,7 @@ def test_packets_come_in_any_pieces(sent: list[Packet], data: st.DataObject) -> 
     while stream:
         count = data.draw(st.integers(1, len(stream)))
         for one in answers.feed(stream[:count]):
-            got.append((one.kind, one.number, bytes(one.fields)))
+            got.append((one.kind, one.number, b"".join((one.fields, *one.more))))
         stream = stream[count:]
     assert got == sent
 
@@ -93,7 +93,11 @@ def test_statuses() -> None:
 def test_data() -> None:
     data = sftp.read_data(answer(Kind.DATA, sftp.string(b"data")))
     assert data is not None
-    assert bytes(data) == b"data"
+    assert b"".join(data) == b"data"
+    in_pieces = Answer(Kind.DATA, 7, memoryview(sftp.number(4) + b"d"), (memoryview(b"ata"),))
+    assert sftp.read_data(in_pieces) == (b"d", b"ata")
+    with pytest.raises(SftpProtocolError):
+        sftp.read_data(in_pieces._replace(more=(memoryview(b"at"),)))
     assert sftp.read_data(status(1)) is None
     with pytest.raises(StatusError):
         sftp.read_data(status(4))

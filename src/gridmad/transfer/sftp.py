@@ -270,18 +270,22 @@ class SftpSession(Session):
         async with self._reading(url) as (handle, size):
             progress.size = size
             blocks: list[Block] = []
+            enough = _BLOCKS * self._connection.read_size
+            waiting = 0
 
             async def keep() -> None:
                 await in_thread(_write_blocks, file, blocks)
-                progress.moved += sum(map(len, blocks))
+                progress.moved += waiting
                 blocks.clear()
 
             async with aclosing(self._connection.read(handle, size)) as contents:
                 try:
                     async for block in contents:
                         blocks.append(block)
-                        if len(blocks) == _BLOCKS:
+                        waiting += len(block)
+                        if waiting >= enough:
                             await keep()
+                            waiting = 0
                 except StatusError as error:
                     raise _error(error) from None
             await keep()

@@ -367,18 +367,17 @@ class Connection(asyncio.SubprocessProtocol):
                     waiting.append((position, self._read_soon(handle, position)))
                     position += step
                 offset, task = waiting.popleft()
-                data = sftp.read_data(await task)
-                if data is None:
-                    return
-                yield data
-                got = len(data)
-                while got < step:
-                    rest = self._read_soon(handle, offset + got, step - got)
-                    more = sftp.read_data(await rest)
-                    if more is None:
+                got = 0
+                while True:
+                    pieces = sftp.read_data(await task)
+                    if pieces is None:
                         return
-                    yield more
-                    got += len(more)
+                    for piece in pieces:
+                        yield piece
+                        got += len(piece)
+                    if got >= step:
+                        break
+                    task = self._read_soon(handle, offset + got, step - got)
         finally:
             self._moving -= 1
             for _, task in waiting:

@@ -10,7 +10,7 @@ Source: draft-ietf-secsh-filexfer-02; OpenSSH, PROTOCOL, section 4.  No I/O happ
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Final, NamedTuple
@@ -120,6 +120,8 @@ class Answer(NamedTuple):
     kind: int
     number: int
     fields: memoryview
+    more: Sequence[memoryview] = ()
+    """The rest of the fields of a DATA that came in pieces, which are not worth a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +187,8 @@ class Answers:
     """Takes bytes as they come and gives the packets that are whole."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        """What came of a packet that is not whole; joined when it is, not as each piece comes."""
+        self._pieces: list[memoryview] = []
+        """What came of a packet that is not whole."""
         self._missing = 0
         """Bytes without which there is nothing to give."""
 
@@ -195,15 +197,24 @@ class Answers:
 
         Their fields are valid as long as they are held.
         """
-        self._pieces.append(data)
+        self._pieces.append(memoryview(data))
         self._missing -= len(data)
         if self._missing > 0:
             return
-        data = b"".join(self._pieces)
-        end, position = len(data), 0
-        view = memoryview(data)
+        view = self._pieces[-1]
+        position = 0
+        if len(self._pieces) > 1:
+            first = self._pieces[0]
+            if len(first) >= _HEAD.size + _NUMBER.size and first[_LENGTH.size] == Kind.DATA:
+                position = len(view) + self._missing
+                more = (*self._pieces[1:-1], view[:position])
+                _, kind, request_number = _HEAD.unpack_from(first)
+                yield Answer(kind, request_number, first[_HEAD.size :], more)
+            else:
+                view = memoryview(b"".join(self._pieces))
+        end = len(view)
         while end - position >= _HEAD.size:
-            length, kind, request_number = _HEAD.unpack_from(data, position)
+            length, kind, request_number = _HEAD.unpack_from(view, position)
             if not 5 <= length <= MAX_PACKET:
                 raise SftpProtocolError(f"a packet of {length} bytes came")
             after = position + _LENGTH.size + length
@@ -214,7 +225,7 @@ class Answers:
             position = after
         else:
             self._missing = _HEAD.size - (end - position)
-        self._pieces = [data[position:]]
+        self._pieces = [view[position:]] if position < end else []
 
 
 class _Fields:
@@ -277,12 +288,12 @@ def read_extensions(answer: Answer) -> Mapping[bytes, bytes]:
     return extensions
 
 
-def read_data(answer: Answer) -> memoryview | None:
-    """What a READ got; None at the end of the file."""
-    if answer.kind == Kind.DATA and len(answer.fields) >= 4:
-        data = answer.fields[4:]
-        if len(data) == _NUMBER.unpack_from(answer.fields)[0]:
-            return data
+def read_data(answer: Answer) -> Sequence[memoryview] | None:
+    """What a READ got, in pieces; None at the end of the file."""
+    if answer.kind == Kind.DATA and len(answer.fields) >= _NUMBER.size:
+        pieces = (answer.fields[_NUMBER.size :], *answer.more)
+        if sum(map(len, pieces)) == _NUMBER.unpack_from(answer.fields)[0]:
+            return pieces
         raise SftpProtocolError("a string is not as long as its packet")
     try:
         _refuse(answer)
