@@ -95,7 +95,7 @@ def test_data() -> None:
     assert data is not None
     assert b"".join(data) == b"data"
     in_pieces = Answer(Kind.DATA, 7, memoryview(sftp.number(4) + b"d"), (memoryview(b"ata"),))
-    assert sftp.read_data(in_pieces) == (b"d", b"ata")
+    assert list(map(bytes, sftp.read_data(in_pieces) or ())) == [b"d", b"ata"]
     with pytest.raises(SftpProtocolError):
         sftp.read_data(in_pieces._replace(more=(memoryview(b"at"),)))
     assert sftp.read_data(status(1)) is None
