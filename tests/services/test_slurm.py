@@ -146,12 +146,13 @@ def test_pending_active_suspended_and_back(site: Site, slurm: SlurmCluster) -> N
         gwd.initialise()
         gwd.ask_and_wait(request(site, 1, wait, "<count>100</count>"))
         wait_for_state(gwd, 1, "ACTIVE")
-        gwd.ask_and_wait(request(site, 2, wait, "<count>100</count>"))
         job = number(gwd, 1)
         slurm.run("scontrol", "suspend", job)
         wait_for_state(gwd, 1, "SUSPENDED")
         slurm.run("scontrol", "resume", job)
         wait_for_state(gwd, 1, "ACTIVE")
+        # Not before: Slurm gives the processors of a suspended job to one that waits.
+        gwd.ask_and_wait(request(site, 2, wait, "<count>100</count>"))
         assert gwd.ask_and_wait("POLL 2 - -") == ["POLL 2 SUCCESS PENDING"]
         assert shown(slurm, number(gwd, 2), "%T") == "PENDING"
         gate.touch()
