@@ -19,7 +19,10 @@ from gridmad.transfer.sftp_protocol import (
 
 Packet = tuple[int, int, bytes]
 packets = st.lists(
-    st.tuples(st.integers(0, 255), st.integers(0, 2**32 - 1), st.binary()), max_size=8
+    st.tuples(
+        st.just(Kind.DATA.value) | st.integers(0, 255), st.integers(0, 2**32 - 1), st.binary()
+    ),
+    max_size=8,
 )
 
 
