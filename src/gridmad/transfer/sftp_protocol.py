@@ -204,6 +204,7 @@ class Answers:
         view = self._pieces[-1]
         position = 0
         if len(self._pieces) > 1:
+            # Contents are given as they came; all else is small, and joined.
             first = self._pieces[0]
             if len(first) >= _HEAD.size + _NUMBER.size and first[_LENGTH.size] == Kind.DATA:
                 position = len(view) + self._missing
