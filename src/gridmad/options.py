@@ -8,6 +8,7 @@ LONGEST = 1e9
 """Seconds, some 30 years: more is beyond what timers and servers take."""
 MOST = 1_000_000
 """What a count may be; gwd counts nothing beyond."""
+HIGHEST_PORT = 65535
 
 
 def seconds(text: str, shortest: float = SHORTEST) -> float:
@@ -29,6 +30,13 @@ def count(text: str, most: int = MOST) -> int:
     if not digits or len(digits) > len(str(most)) or int(digits) > most:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most}")
     return int(digits)
+
+
+def port_number(text: str) -> int:
+    """A port of TCP."""
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= HIGHEST_PORT):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to {HIGHEST_PORT}")
+    return int(text)
 
 
 def absolute_path(text: str) -> str:

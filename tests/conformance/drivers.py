@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.gwd import PATIENCE, Family, Player
-from tests.services import arc, glue, glue2, gram, gridftp, sge, slapd, slurm, sshd
+from tests.services import arc, glue, glue2, gram, gridftp, sge, slapd, slurm, sshd, xrootd
 from tests.services.ports import reserve_port
 from tests.services.required import skip_without
 
@@ -33,6 +33,11 @@ class Site:
     subject: "Subject"
     arguments: str = ""
     stack: ExitStack = field(default_factory=ExitStack)
+    there: Path = field(init=False)
+    """Where the directories of jobs are."""
+
+    def __post_init__(self) -> None:
+        self.there = self.home
 
     @property
     def location(self) -> Path:
@@ -108,7 +113,7 @@ class Site:
     def job_folder(self, job: int) -> tuple[str, Path]:
         """The URL and the path of a job's directory on the resource."""
         name = f".gw_{getpass.getuser()}_{job}"
-        return f"gsiftp://localhost/~/{name}", self.home / name
+        return f"gsiftp://localhost/~/{name}", self.there / name
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,8 @@ class Subject:
     """Without arguments it refuses to run."""
     has_hosts: bool = True
     moves_files: bool = True
+    has_modes: bool = True
+    """Its server knows of files that can be executed."""
     jobs: int = 200
     """How many of them it can run while a test waits."""
     is_slow: bool = False
@@ -263,6 +270,24 @@ def job_directories_on_gridftp(site: Site) -> None:
     site.arguments += " --job-scheme gsiftp"
 
 
+def webdav_server(site: Site) -> None:
+    server = _xrootd_server(site)
+    site.arguments = f"--job-scheme https --job-port {server.http_port} --dav-home /data"
+
+
+def xrootd_server(site: Site) -> None:
+    server = _xrootd_server(site)
+    site.arguments = f"--job-scheme root --job-port {server.port} --xrootd-home /data"
+
+
+def _xrootd_server(site: Site) -> xrootd.XRootD:
+    xrootd.require()
+    server = site.stack.enter_context(xrootd.XRootD())
+    site.set_environment(server.environment)
+    site.there = server.data
+    return server
+
+
 def staging_url(site: Site) -> None:
     site.arguments = "-u gsiftp://localhost:2811"
 
@@ -304,6 +329,8 @@ SUBJECTS = [
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
     Subject("gw_tm_mad_ftp", file_server),
     Subject("gw_tm_mad_url", job_directories_on_gridftp),
+    Subject("gw_tm_mad_url", webdav_server, label="gw_tm_mad_url over https", has_modes=False),
+    Subject("gw_tm_mad_url", xrootd_server, label="gw_tm_mad_url over root"),
 ]
 
 
@@ -320,6 +347,7 @@ def chosen(name: str | None, arguments: str | None) -> list[Subject]:
             known[0].prepare if known else lambda site: None,
             has_hosts=not known or known[0].has_hosts,
             moves_files=not known or known[0].moves_files,
+            has_modes=not known or known[0].has_modes,
             hands_on=not known or known[0].hands_on,
             needs_arguments=bool(known) and known[0].needs_arguments,
             jobs=known[0].jobs if known else Subject.jobs,

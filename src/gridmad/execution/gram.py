@@ -65,7 +65,7 @@ from gridmad.execution.gram_serving import served
 from gridmad.execution.inputs import local_inputs, read_files
 from gridmad.execution.model import JobState, Submission
 from gridmad.execution.resource import JobId, Resource, Task
-from gridmad.options import count
+from gridmad.options import port_number
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Gram(Resource):
         parser.add_argument(
             "--port",
             metavar="N",
-            type=count,
+            type=port_number,
             default=PORT,
             help="port of a gatekeeper that is named without one (default: %(default)s)",
         )

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from gridmad.authorities import AUTHORITIES
 from gridmad.driver import file_name
 from gridmad.errors import UsageError
+from gridmad.options import port_number
 
 LDAPS_PORT = 636
 
@@ -58,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser, what: str, port: int) -> None:
         "-p",
         "--port",
         metavar="PORT",
-        type=_port,
+        type=port_number,
         help=f"its port (default: {port}, for ldaps {LDAPS_PORT})",
     )
     parser.add_argument(
@@ -164,9 +165,3 @@ def _is_loopback(host: str) -> bool:
 
 def _path(text: str) -> Path:
     return Path(file_name(text)).expanduser().absolute()
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
-    return int(text)

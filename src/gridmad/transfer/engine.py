@@ -20,7 +20,7 @@ from typing import ClassVar, Final, TypeAlias, TypeVar
 from gridmad import credential_watch
 from gridmad.driver import Batch
 from gridmad.errors import DriverError
-from gridmad.options import count, seconds
+from gridmad.options import count, port_number, seconds
 from gridmad.transfer.copying import Copying, Place, Rules
 from gridmad.transfer.dispatcher import Dispatcher, Work
 from gridmad.transfer.driver import TransferDriver
@@ -82,6 +82,12 @@ class UrlTransfer(TransferDriver):
             default=cls.job_scheme,
             help="how the directories of jobs are reached, which gwd calls "
             f"gsiftp://HOST/~/.gw_USER_JID: one of {', '.join(schemes)} (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--job-port",
+            metavar="N",
+            type=port_number,
+            help="the port there, since gwd names none (default: the scheme's own)",
         )
         parser.add_argument(
             "--streams",
@@ -207,7 +213,9 @@ class UrlTransfer(TransferDriver):
             return Place(text, url, None)
         is_of_job = url.is_in_job_directory
         if url.scheme == "remote" or (url.scheme == "gsiftp" and is_of_job and url.home_user == ""):
-            url = replace(url, scheme=self.options.job_scheme)
+            url = replace(
+                url, scheme=self.options.job_scheme, port=url.port or self.options.job_port
+            )
         if is_of_job and ".." in url.path.split("/"):
             raise DriverError(f"{text} leads out of the job's directory: it has '..' in it")
         storage = self._storages.get(url.scheme)

@@ -14,14 +14,13 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from typing import ClassVar, Final
 from urllib.parse import quote
 
 from gridmad.credential import proxy_source
 from gridmad.credential_watch import CredentialWatch
 from gridmad.errors import DriverError
-from gridmad.options import count
+from gridmad.options import port_number
 from gridmad.transfer.gridftp_client import Client, Handle
 from gridmad.transfer.gridftp_reply import (
     CLOSING,
@@ -38,7 +37,6 @@ from gridmad.transfer.url import Url, is_job_directory
 PORT: Final = 2811
 MODES: Final = ("extended", "stream")
 _GSI: Final = "gsiftp"
-_HIGHEST_PORT: Final = 65_535
 _EXECUTABLE: Final = 0o755
 _PRIVATE: Final = 0o700
 
@@ -63,7 +61,7 @@ class GridFtp(Storage):
         parser.add_argument(
             "--gridftp-port",
             metavar="N",
-            type=partial(count, most=_HIGHEST_PORT),
+            type=port_number,
             default=PORT,
             help="port of a gsiftp URL that names none (default: %(default)s)",
         )

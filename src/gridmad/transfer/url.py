@@ -17,6 +17,7 @@ import re
 from dataclasses import dataclass, replace
 
 from gridmad.errors import UrlError
+from gridmad.options import HIGHEST_PORT
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 _AUTHORITY = re.compile(
@@ -25,7 +26,6 @@ _AUTHORITY = re.compile(
 )
 _TILDE = re.compile(r"/+~([^/]*)(?:/+(.*))?", re.DOTALL)
 _JOB_DIRECTORY = re.compile(r"\.gw_.+_[0-9]+", re.DOTALL | re.ASCII)
-_HIGHEST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _with_authority(text: str, scheme: str, authority: str, path: str) -> Url:
     if not host and (scheme != "file" or authority):
         raise UrlError(f"{text} names no host: {scheme}://HOST/PATH is expected")
     port = int(found["port"]) if found["port"] and len(found["port"]) <= 5 else None
-    if found["port"] and (port is None or not 0 < port <= _HIGHEST_PORT):
+    if found["port"] and (port is None or not 0 < port <= HIGHEST_PORT):
         raise UrlError(f"{text} has no valid port: {found['port']}")
     if not path:
         raise UrlError(f"{text} names no file")
