@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.conftest import IS_QUICK, Contest, Scoreboard
+from bench.folders import set_aside
 from bench.players import BIN, Player
 from tests.services import gridftp
 from tests.services.gridftp import GridFtp
@@ -93,6 +94,7 @@ def test_small_files(
         floor=floor,
         ambition=ambition,
         rounds=2 if not options else 6,
+        prepare=lambda: set_aside(server.home / ".gw_bench_1", there),
         note=lambda seconds: f"{COUNT / seconds:.0f} a second",
     )
     assert len(list((server.home / ".gw_bench_1").iterdir())) == COUNT

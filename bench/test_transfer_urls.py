@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.conftest import IS_QUICK, Contest
+from bench.folders import set_aside
 from bench.players import BIN, Player
 from tests.services import sshd, xrootd
 from tests.services.required import skip_without
@@ -224,6 +225,7 @@ def test_small_files(contest: Contest, side: Side, tmp_path: Path) -> None:
         floor=0.15,
         ambition=1,
         rounds=3,
+        prepare=lambda: set_aside(side.there),
         note=lambda seconds: f"{FILES / seconds:.0f} a second",
     )
     assert (side.there / sources[-1].name).stat().st_size == SMALL

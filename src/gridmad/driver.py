@@ -19,10 +19,11 @@ import os
 import stat
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Generic, TypeAlias, TypeVar, overload
 
+from gridmad.crew import Crew
 from gridmad.errors import DriverError
 
 Item = TypeVar("Item")
@@ -101,10 +102,8 @@ class Batch(Sequence[Item], Generic[Item, Value]):
         for index, outcome in enumerate(outcomes):
             self.settle(index, outcome)
 
-    async def each_in_thread(
-        self, pool: ThreadPoolExecutor, function: Callable[[Item], Value]
-    ) -> None:
-        """Call `function(item)` for every item in `pool`, settling each as it ends.
+    async def each_in_thread(self, crew: Crew, function: Callable[[Item], Value]) -> None:
+        """Call `function(item)` for every item in threads, settling each as it ends.
 
         What the function raises settles its item: a DriverError as it is, an OSError with
         its own text.  When this is cancelled, items that no thread took up are left out.
@@ -128,25 +127,20 @@ class Batch(Sequence[Item], Generic[Item, Value]):
                 done.set_result(None)
 
         def run() -> None:
-            # One of these serves many items: to hand over one item and to wake the loop for
-            # it costs about as much as all system calls of a small file's copy.
             nonlocal is_woken
-            while True:
-                try:
-                    index, item = waiting.popleft()
-                except IndexError:
-                    return
-                finished.append((index, _outcome(function, item)))
-                if not is_woken:
-                    is_woken = True
-                    try:
-                        loop.call_soon_threadsafe(collect)
-                    except RuntimeError:  # the loop is closed: nobody waits any more
-                        return
+            try:
+                index, item = waiting.popleft()
+            except IndexError:  # cancelled
+                return
+            finished.append((index, _outcome(function, item)))
+            # To wake the loop costs about as much as all system calls of a small file's copy.
+            if not is_woken:
+                is_woken = True
+                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    loop.call_soon_threadsafe(collect)
 
         try:
-            for _ in range(min(left, pool._max_workers)):
-                pool.submit(run)
+            crew.add([run] * left)
             if left:
                 await done
         finally:

@@ -13,7 +13,7 @@ import gridmad
 ROOT = Path(gridmad.__file__).parent
 LAYERS = [
     {"_wire", "_attributes", "_ber", "_chunk", "_glue", "_stomp", "_screen", "errors", "options",
-     "process", "logs", "secret"},
+     "process", "logs", "secret", "crew"},
     {"wire", "ssh", "credential", "peek.errors", "peek.notices", "peek.profiles", "peek.stream"},
     {"driver", "peek.frame", "peek.channel", "peek.values", "peek.redaction",
      "peek.memory"},

@@ -2,11 +2,11 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from gridmad.crew import Crew
 from gridmad.driver import Batch
 from gridmad.errors import DriverError
 
@@ -21,10 +21,11 @@ def in_threads(
         outcomes[index] = outcome
 
     async def run() -> None:
-        await Batch(items, settle).each_in_thread(pool, function)
+        crew = Crew(threads, "test")
+        await Batch(items, settle).each_in_thread(crew, function)
+        await crew.stop()
 
-    with ThreadPoolExecutor(threads) as pool:
-        asyncio.run(run())
+    asyncio.run(run())
     return outcomes
 
 
@@ -66,13 +67,14 @@ def test_an_item_is_settled_while_another_is_under_way() -> None:
         else:
             assert outcome is True
 
-    async def run(pool: ThreadPoolExecutor) -> None:
+    async def run() -> None:
+        crew = Crew(2, "test")
         await Batch([0, 1], settle).each_in_thread(
-            pool, lambda item: item == 1 or is_settled.wait(10)
+            crew, lambda item: item == 1 or is_settled.wait(10)
         )
+        await crew.stop()
 
-    with ThreadPoolExecutor(2) as pool:
-        asyncio.run(run(pool))
+    asyncio.run(run())
 
 
 def test_what_is_cancelled_takes_up_no_more_items() -> None:
@@ -83,9 +85,9 @@ def test_what_is_cancelled_takes_up_no_more_items() -> None:
         started.append(item)
         is_open.wait(10)
 
-    async def run(pool: ThreadPoolExecutor) -> None:
+    async def run(crew: Crew) -> None:
         batch: Batch[int, None] = Batch(list(range(100)), lambda _index, _outcome: None)
-        work = asyncio.create_task(batch.each_in_thread(pool, function))
+        work = asyncio.create_task(batch.each_in_thread(crew, function))
         while len(started) < 2:
             await asyncio.sleep(0.001)
         work.cancel()
@@ -93,23 +95,29 @@ def test_what_is_cancelled_takes_up_no_more_items() -> None:
             await work
         is_open.set()
 
-    with ThreadPoolExecutor(2) as pool:
-        asyncio.run(run(pool))
+    asyncio.run(run(Crew(2, "test")))
     assert sorted(started) == [0, 1]
 
 
 def test_a_thread_may_outlive_the_loop() -> None:
     is_open = threading.Event()
 
-    async def run(pool: ThreadPoolExecutor) -> None:
+    async def run(crew: Crew) -> None:
         batch: Batch[int, bool] = Batch([1], lambda _index, _outcome: None)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(
-                batch.each_in_thread(pool, lambda _: is_open.wait(10)), timeout=0.05
+                batch.each_in_thread(crew, lambda _: is_open.wait(10)), timeout=0.05
             )
 
-    with ThreadPoolExecutor(1) as pool:
-        asyncio.run(run(pool))
-        is_open.set()
-        time.sleep(0.05)
-        assert pool.submit(int, "7").result(5) == 7
+    async def run_more() -> None:
+        outcomes: list[int | DriverError] = []
+        batch: Batch[str, int] = Batch(["7"], lambda _index, outcome: outcomes.append(outcome))
+        await asyncio.wait_for(batch.each_in_thread(crew, int), timeout=5)
+        assert outcomes == [7]
+        await crew.stop()
+
+    crew = Crew(1, "test")
+    asyncio.run(run(crew))
+    is_open.set()
+    time.sleep(0.05)
+    asyncio.run(run_more())

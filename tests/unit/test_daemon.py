@@ -10,12 +10,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from gridmad import daemon, logs, output
+from gridmad.crew import Crew
 from gridmad.driver import Batch
 from gridmad.errors import DriverError
 from gridmad.information.driver import InformationDriver
@@ -115,8 +115,9 @@ def raises_for_each_in_a_thread(error: BaseException) -> Mkdir:
         raise error
 
     async def mkdir(urls: Batch[str, None]) -> None:
-        with ThreadPoolExecutor(2) as pool:
-            await urls.each_in_thread(pool, work)
+        crew = Crew(2, "test")
+        await urls.each_in_thread(crew, work)
+        await crew.stop()
 
     return mkdir
 

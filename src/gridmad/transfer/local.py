@@ -5,12 +5,11 @@ one, with "~" as the user's home directory.
 """
 
 import argparse
-import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ClassVar
 
+from gridmad.crew import Crew
 from gridmad.driver import Batch
 from gridmad.options import count
 from gridmad.transfer.driver import TransferDriver
@@ -30,8 +29,8 @@ class LocalTransfer(TransferDriver):
         super().__init__(options)
         self._files = LocalFiles(options)
         # Directories have threads of their own: they do not wait for long copies.
-        self._copying = ThreadPoolExecutor(options.streams, "copy")
-        self._directories = ThreadPoolExecutor(_DIRECTORY_STREAMS, "directory")
+        self._copying = Crew(options.streams, "copy")
+        self._directories = Crew(_DIRECTORY_STREAMS, "directory")
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -48,8 +47,8 @@ class LocalTransfer(TransferDriver):
     async def stop(self) -> None:
         """End the copies under way; they leave nothing behind."""
         self._files.stop()
-        self._directories.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self._copying.shutdown, cancel_futures=True)
+        self._directories.abandon()
+        await self._copying.stop()
 
     async def copy(self, copies: Batch[Copy, None]) -> None:
         """Copy files."""
