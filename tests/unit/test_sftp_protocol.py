@@ -2,6 +2,8 @@
 
 import contextlib
 import struct
+import tracemalloc
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -94,18 +96,40 @@ def test_statuses() -> None:
 
 
 def test_data() -> None:
-    data = sftp.read_data(answer(Kind.DATA, sftp.string(b"data")))
+    data = sftp.read_data(answer(Kind.DATA, sftp.string(b"data")), 4)
     assert data is not None
     assert b"".join(data) == b"data"
     in_pieces = Answer(Kind.DATA, 7, memoryview(sftp.number(4) + b"d"), (memoryview(b"ata"),))
-    assert list(map(bytes, sftp.read_data(in_pieces) or ())) == [b"d", b"ata"]
+    assert list(map(bytes, sftp.read_data(in_pieces, 9) or ())) == [b"d", b"ata"]
     with pytest.raises(SftpProtocolError):
-        sftp.read_data(in_pieces._replace(more=(memoryview(b"at"),)))
-    assert sftp.read_data(status(1)) is None
+        sftp.read_data(in_pieces._replace(more=(memoryview(b"at"),)), 9)
+    assert sftp.read_data(status(1), 9) is None
     with pytest.raises(StatusError):
-        sftp.read_data(status(4))
+        sftp.read_data(status(4), 9)
     with pytest.raises(SftpProtocolError):
-        sftp.read_data(answer(Kind.DATA, sftp.string(b"data")[:-1]))
+        sftp.read_data(answer(Kind.DATA, sftp.string(b"data")[:-1]), 9)
+
+
+@pytest.mark.parametrize("content", [b"", b"12345"], ids=["nothing", "more"])
+def test_data_that_nobody_asked_for(content: bytes) -> None:
+    """Without an end: the file would be asked for nothing for ever, or its bytes come twice."""
+    with pytest.raises(SftpProtocolError, match=f"READ of 4 bytes got {len(content)}"):
+        sftp.read_data(answer(Kind.DATA, sftp.string(content)), 4)
+
+
+def test_contents_byte_by_byte_take_no_memory_for_each() -> None:
+    answers = Answers()
+    content = bytes(50_000)
+    whole = packet(Kind.DATA, 1, sftp.string(content))
+    tracemalloc.start()
+    try:
+        for i in range(len(whole) - 1):
+            assert not list(answers.feed(whole[i : i + 1]))
+        assert tracemalloc.get_traced_memory()[0] < 4 * len(whole)
+    finally:
+        tracemalloc.stop()
+    (one,) = answers.feed(whole[-1:])
+    assert b"".join(sftp.read_data(one, len(content)) or ()) == content
 
 
 def test_attributes() -> None:
@@ -152,8 +176,9 @@ def test_limits() -> None:
 @given(st.sampled_from(Kind), st.binary(max_size=64))
 def test_whatever_comes_is_read_or_refused(kind: Kind, fields: bytes) -> None:
     for read in (
-        sftp.read_data, sftp.read_handle, sftp.read_attributes, sftp.read_entries, sftp.read_path,
-        sftp.read_limits, sftp.read_ok, sftp.read_extensions, sftp.read_link,
+        partial(sftp.read_data, most=9), sftp.read_handle, sftp.read_attributes,
+        sftp.read_entries, sftp.read_path, sftp.read_limits, sftp.read_ok,
+        sftp.read_extensions, sftp.read_link,
     ):  # fmt: skip
         with contextlib.suppress(SftpProtocolError, StatusError):
             read(answer(kind, fields))

@@ -367,17 +367,17 @@ class Connection(asyncio.SubprocessProtocol):
                     waiting.append((position, self._read_soon(handle, position)))
                     position += step
                 offset, task = waiting.popleft()
-                got = 0
+                left = step
                 while True:
-                    pieces = sftp.read_data(await task)
+                    pieces = sftp.read_data(await task, left)
                     if pieces is None:
                         return
                     for piece in pieces:
                         yield piece
-                        got += len(piece)
-                    if got >= step:
+                        left -= len(piece)
+                    if not left:
                         break
-                    task = self._read_soon(handle, offset + got, step - got)
+                    task = self._read_soon(handle, offset + step - left, left)
         finally:
             self._moving -= 1
             for _, task in waiting:

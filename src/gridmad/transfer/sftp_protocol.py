@@ -30,6 +30,9 @@ LIMITS: Final = b"limits@openssh.com"
 EXPAND_PATH: Final = b"expand-path@openssh.com"
 FSYNC: Final = b"fsync@openssh.com"
 
+_MOST_PIECES: Final = 256
+"""Pieces of a packet that are kept apart: sound servers send some dozens."""
+
 _LENGTH: Final = struct.Struct(">I")
 _HEAD: Final = struct.Struct(">IBI")
 _NUMBER: Final = struct.Struct(">I")
@@ -200,6 +203,8 @@ class Answers:
         self._pieces.append(memoryview(data))
         self._missing -= len(data)
         if self._missing > 0:
+            if len(self._pieces) > _MOST_PIECES:
+                self._pieces = [memoryview(b"".join(self._pieces))]
             return
         view = self._pieces[-1]
         position = 0
@@ -289,13 +294,19 @@ def read_extensions(answer: Answer) -> Mapping[bytes, bytes]:
     return extensions
 
 
-def read_data(answer: Answer) -> Sequence[memoryview] | None:
-    """What a READ got, in pieces; None at the end of the file."""
+def read_data(answer: Answer, most: int) -> Sequence[memoryview] | None:
+    """What a READ of `most` bytes got, in pieces; None at the end of the file.
+
+    Nothing is no answer: the file would be asked for it for ever.
+    """
     if answer.kind == Kind.DATA and len(answer.fields) >= _NUMBER.size:
         pieces = (answer.fields[_NUMBER.size :], *answer.more)
-        if sum(map(len, pieces)) == _NUMBER.unpack_from(answer.fields)[0]:
-            return pieces
-        raise SftpProtocolError("a string is not as long as its packet")
+        size = sum(map(len, pieces))
+        if size != _NUMBER.unpack_from(answer.fields)[0]:
+            raise SftpProtocolError("a string is not as long as its packet")
+        if not 0 < size <= most:
+            raise SftpProtocolError(f"a READ of {most} bytes got {size}")
+        return pieces
     try:
         _refuse(answer)
     except StatusError as error:
