@@ -20,8 +20,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     option = metafunc.config.getoption
     subjects = chosen(option("--driver", None), option("--driver-arguments", None))
     marker = metafunc.definition.get_closest_marker("family")
-    if marker is not None:
-        subjects = [subject for subject in subjects if subject.family in marker.args]
+    subjects = [
+        subject
+        for subject in subjects
+        if (not subject.is_variant if marker is None else subject.family in marker.args)
+    ]
     grid = pytest.mark.grid
     metafunc.parametrize(
         "subject",

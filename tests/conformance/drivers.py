@@ -127,6 +127,8 @@ class Subject:
     """Without arguments it refuses to run."""
     has_hosts: bool = True
     moves_files: bool = True
+    is_variant: bool = False
+    """The table has the driver with another server: only what is of its family is tested."""
     has_modes: bool = True
     """Its server knows of files that can be executed."""
     jobs: int = 200
@@ -329,8 +331,14 @@ SUBJECTS = [
     Subject("gw_tm_mad_dummy", staging_url, moves_files=False),
     Subject("gw_tm_mad_ftp", file_server),
     Subject("gw_tm_mad_url", job_directories_on_gridftp),
-    Subject("gw_tm_mad_url", webdav_server, label="gw_tm_mad_url over https", has_modes=False),
-    Subject("gw_tm_mad_url", xrootd_server, label="gw_tm_mad_url over root"),
+    Subject(
+        "gw_tm_mad_url",
+        webdav_server,
+        label="gw_tm_mad_url over https",
+        is_variant=True,
+        has_modes=False,
+    ),
+    Subject("gw_tm_mad_url", xrootd_server, label="gw_tm_mad_url over root", is_variant=True),
 ]
 
 

@@ -1,33 +1,28 @@
 """https, http, davs, dav: the files of WebDAV servers, and of web servers.
 
-    Session (one connection) -> http_connection (blocking, in threads) -> http_message, webdav
+    DavSession -> dav_requests (blocking, in threads) -> http_connection -> http_message, webdav
 
 A server is shown the user's proxy, or a certificate ($X509_USER_CERT, $X509_USER_KEY), where there
 is one: who sees it can do nothing with it.  Who sees a bearer token can use it, so it goes to
-those hosts only that --dav-token-for names, and over TLS only.  A server may send us to another
-one, as storage systems do: that one gets no credential at all, only what the URL has that it
-was named by, and no name in the clear is followed from TLS.
+those hosts only that --dav-token-for names, and over TLS only.
 
 The library is Python's own: what is on top of h11 was measured at a quarter of the speed of curl.
 
 Where servers of one kind copy from each other (HTTP third-party copy), that of the destination gets
 a macaroon which the source made for one file, never a token of ours.
 
-WebDAV has no symbolic links and no permissions.  A server that removes no directory which holds
-something (XRootD's) has it emptied by us, and only what such a server calls a directory that is
-not empty is entered.
+WebDAV has no symbolic links and no permissions.
 """
 
 import argparse
 import asyncio
 import os
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Final, NamedTuple, TypeVar
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote
 
 from gridmad.authorities import AUTHORITIES, trusting
 from gridmad.credential import Credential, proxy_source, token_source
@@ -35,47 +30,18 @@ from gridmad.credential_watch import CredentialWatch
 from gridmad.errors import CredentialError, DriverError, TransientError
 from gridmad.options import absolute_path
 from gridmad.transfer import http_message, webdav
-from gridmad.transfer.http_connection import CONTINUE_TIME, Connection, Origin
+from gridmad.transfer.dav_requests import NOT_FOUND, Access, RefusedError, Requests, Target, refusal
+from gridmad.transfer.dav_tree import remove_tree
+from gridmad.transfer.http_connection import Connection, Origin
 from gridmad.transfer.http_message import Head, escape_path
 from gridmad.transfer.storage import Block, Progress, Session, Status, Storage, write_all
 from gridmad.transfer.url import Url
-from gridmad.transfer.webdav import Resource
 
 Result = TypeVar("Result")
 
 BLOCK: Final = 1 << 18
-REDIRECTIONS: Final = 5
-_SILENCE: Final = 300.0
-"""Seconds without a byte after which a connection counts as broken."""
 _THREADS: Final = 1024
-_ATTEMPTS: Final = 3
-"""How often a directory is emptied when somebody goes on writing into it."""
-_TRANSIENT: Final = frozenset({408, 425, 429, 502, 503, 504})
 _IS_NO_DAV: Final = frozenset({405, 501})
-_NOT_FOUND: Final = frozenset({404, 410})
-_REPEATABLE: Final = frozenset({"GET", "HEAD", "PROPFIND", "DELETE", "MKCOL"})
-_EXCERPT: Final = 200
-
-
-class Access(NamedTuple):
-    """What opens connections and requests."""
-
-    named: ssl.SSLContext
-    """For the server that a URL names."""
-    nameless: ssl.SSLContext
-    """For all others: it shows no certificate."""
-    proxy: Credential | None
-
-
-class Target(NamedTuple):
-    """Where a request goes."""
-
-    origin: Origin
-    path: str
-    """Escaped, with its query."""
-
-    def __str__(self) -> str:
-        return f"{self.origin}{self.path}"
 
 
 class Dav(Storage):
@@ -164,32 +130,25 @@ class Dav(Storage):
 
 
 class DavSession(Session):
-    """A connection to a server, and for a moment those to which it sends us."""
+    """Files of one server."""
 
     def __init__(self, storage: Dav, origin: Origin, access: Access, token: str) -> None:
         super().__init__(storage)
         self._origin = origin
-        self._access = access
         self._token = token
+        self._requests = Requests(origin, access, token)
         self._home = storage.home
         self._threads = storage.threads
-        self._connection: Connection | None = None
-        self._elsewhere: Connection | None = None
-        self._is_cut = False
         self._is_dav = True
-        self._is_xrootd = False
 
     @property
     def is_open(self) -> bool:
         """A connection that has ended is made again."""
-        return not self._is_cut
+        return not self._requests.is_cut
 
     async def close(self) -> None:
         """Leave."""
-        self._is_cut = True
-        for connection in (self._connection, self._elsewhere):
-            if connection is not None:
-                connection.close()
+        self._requests.close()
 
     # ------------------------------------------------------------ names
 
@@ -200,9 +159,9 @@ class DavSession(Session):
     def _status(self, target: Target) -> Status | None:
         if self._is_dav:
             try:
-                resources = self._list(target, "0")
-            except _RefusedError as error:
-                if error.status in _NOT_FOUND:
+                resources = self._requests.list(target, "0")
+            except RefusedError as error:
+                if error.status in NOT_FOUND:
                     return None
                 if error.status not in _IS_NO_DAV:
                     raise
@@ -213,16 +172,12 @@ class DavSession(Session):
                 ):
                     return Status(resources[0].size or 0, resources[0].is_directory)
         try:
-            head = self._ask("HEAD", target)[0]
-        except _RefusedError as error:
-            if error.status in _NOT_FOUND:
+            head = self._requests.ask("HEAD", target)[0]
+        except RefusedError as error:
+            if error.status in NOT_FOUND:
                 return None
             raise
         return Status(http_message.content_length(head) or 0)
-
-    def _list(self, target: Target, depth: str) -> list[Resource]:
-        headers = {"Depth": depth, "Content-Type": "application/xml"}
-        return webdav.read_resources(self._ask("PROPFIND", target, headers, webdav.PROPFIND)[1])
 
     async def make_directories(self, url: Url) -> None:
         """Make a directory and its parents."""
@@ -237,8 +192,8 @@ class DavSession(Session):
         for folder in reversed(missing):
             place = target._replace(path=f"{folder}/")
             try:
-                self._ask("MKCOL", place)
-            except _RefusedError:
+                self._requests.ask("MKCOL", place)
+            except RefusedError:
                 if not self._is_directory(place):  # somebody else was faster
                     raise
 
@@ -259,67 +214,12 @@ class DavSession(Session):
         await self._run(self._remove_tree, target._replace(path=path))
 
     def _remove_tree(self, target: Target) -> None:
-        found = self._status(target)
-        if found is None:
-            return
-        if not found.is_directory:
-            raise DriverError("it is no directory")
-        for _ in range(_ATTEMPTS):
-            if self._empty(target):
-                return
-        raise DriverError("something goes on writing into it")
-
-    def _empty(self, root: Target) -> bool:
-        """Remove a tree; false where something came meanwhile."""
-        # Directories in the order in which they were found: the last one is the first to be empty.
-        found = [root]
-        for folder in found:
-            if not self._remove_if_empty(folder._replace(path=f"{folder.path}/")):
-                found += self._remove_entries(folder)
-        return all(
-            self._remove_if_empty(folder._replace(path=f"{folder.path}/"))
-            for folder in reversed(found)
-        )
-
-    def _remove_entries(self, folder: Target) -> list[Target]:
-        """Remove all but directories that hold something, which are returned."""
-        kept = []
-        try:
-            resources = self._list(folder._replace(path=f"{folder.path}/"), "1")
-        except _RefusedError as error:
-            if error.status in _NOT_FOUND:
-                return []
-            raise
-        for resource in resources[1:]:
-            for name in resource.names:
-                if name in ("", ".", "..") or "/" in name:
-                    raise TransientError(f"{name!r} is no name of a file")
-                entry = folder._replace(path=f"{folder.path}/{escape_path(name)}")
-                try:
-                    if not self._remove_if_empty(entry):
-                        kept.append(entry)
-                except _RefusedError as error:
-                    if error.status not in _NOT_FOUND:
-                        raise DriverError(f"{entry.path}: {error}") from None
-                    continue  # its other name
-                break
-        return kept
-
-    def _remove_if_empty(self, target: Target) -> bool:
-        """Remove a file or a directory; false where that holds something."""
-        try:
-            self._ask("DELETE", target)
-        except _RefusedError as error:
-            if "not empty" in str(error):
-                return False
-            if error.status in _NOT_FOUND and target.path.endswith("/"):
-                return True
-            raise
-        return True
+        if self._is_directory(target):
+            remove_tree(self._requests, target)
 
     async def remove(self, url: Url) -> None:
         """Remove a file."""
-        await self._run(self._ask, "DELETE", self._target(url))
+        await self._run(self._requests.ask, "DELETE", self._target(url))
 
     async def rename(self, url: Url, new: Url) -> None:
         """Give a file another name in its folder."""
@@ -327,7 +227,7 @@ class DavSession(Session):
 
     def _rename(self, target: Target, new: Target) -> None:
         plain = unquote(new.path, errors="surrogateescape")
-        if plain == new.path or not self._is_xrootd:
+        if plain == new.path or not self._requests.is_xrootd:
             self._move(target, str(new))
             return
         # XRootD's server takes what `Destination` says as it is, and blanks and bytes above ASCII
@@ -341,7 +241,7 @@ class DavSession(Session):
         self._move(target, str(new) if storage.unescape.get(new.origin) else _unescaped(new))
 
     def _move(self, target: Target, destination: str) -> None:
-        self._ask("MOVE", target, {"Destination": destination, "Overwrite": "T"})
+        self._requests.ask("MOVE", target, {"Destination": destination, "Overwrite": "T"})
 
     def _find_out(self, target: Target) -> tuple[Target, bool]:
         """Where a temporary file is when it was renamed, and whether the server unescapes what
@@ -358,7 +258,7 @@ class DavSession(Session):
     async def checksum(self, url: Url, algorithm: str) -> str:
         """Ask the server, which may have to read the file."""
         headers = {"Want-Digest": algorithm}
-        head, _ = await self._run(self._ask, "HEAD", self._target(url), headers)
+        head, _ = await self._run(self._requests.ask, "HEAD", self._target(url), headers)
         found = http_message.digest(head, algorithm)
         if found is None:
             raise DriverError(f"the server tells no {algorithm}")
@@ -397,9 +297,9 @@ class DavSession(Session):
         await self._run(download)
 
     def _get(self, target: Target) -> Connection:
-        connection, head = self._request("GET", target)
+        connection, head = self._requests.request("GET", target)
         if head.status != 200:
-            raise _refusal(head, connection)
+            raise refusal(head, connection)
         return connection
 
     async def write(self, url: Url, blocks: AsyncIterator[Block], size: int | None) -> None:
@@ -452,16 +352,18 @@ class DavSession(Session):
         length = {"Content-Length": str(size)} if size is not None else {}
         headers = length or {"Transfer-Encoding": "chunked"}
         if size == 0:
-            return _Put(*self._request("PUT", target, headers))
-        connection, head = self._request("PUT", target, {**headers, "Expect": "100-continue"})
+            return _Put(*self._requests.request("PUT", target, headers))
+        connection, head = self._requests.request(
+            "PUT", target, {**headers, "Expect": "100-continue"}
+        )
         if head.status != 100:
-            raise _refusal(head, connection)
+            raise refusal(head, connection)
         return _Put(connection, None)
 
     def _end_put(self, put: "_Put") -> None:
         head = put.head or put.connection.read_final_head()
         if not head.is_success:
-            raise _refusal(head, put.connection)
+            raise refusal(head, put.connection)
         put.connection.read_text()
 
     def _send(self, connection: Connection, parts: Sequence[Block]) -> None:
@@ -472,7 +374,7 @@ class DavSession(Session):
             with suppress(TransientError):
                 head = connection.read_final_head()
                 if not head.is_success:
-                    raise _refusal(head, connection) from None
+                    raise refusal(head, connection) from None
             raise
 
     async def fetch(self, url: Url, source: Url, progress: Progress) -> bool:
@@ -480,7 +382,11 @@ class DavSession(Session):
         return await self._run(self._fetch, self._target(url), self._target(source), progress)
 
     def _fetch(self, target: Target, source: Target, progress: Progress) -> bool:
-        macaroon = self._macaroon(source)
+        storage = self.storage
+        assert isinstance(storage, Dav)
+        host = source.origin.host
+        is_trusted = source.origin == self._origin or host in storage.token_hosts
+        macaroon = self._requests.macaroon(source, self._token if is_trusted else "")
         if not macaroon:
             return False
         headers = {
@@ -490,7 +396,7 @@ class DavSession(Session):
             "Overwrite": "T",
             "RequireChecksumVerification": "false",
         }
-        connection, head = self._request("COPY", target, headers)
+        connection, head = self._requests.request("COPY", target, headers)
         if not head.is_success:
             connection.read_text()
             return False
@@ -502,29 +408,6 @@ class DavSession(Session):
         answer.close()
         return answer.failure is None
 
-    def _macaroon(self, source: Target) -> str:
-        """Of the server of a source; "" where it makes none."""
-        if not source.origin.is_tls:
-            return ""
-        is_same = source.origin == self._origin
-        storage = self.storage
-        assert isinstance(storage, Dav)
-        other = Connection(source.origin, self._access.named, _SILENCE)
-        headers = {"Content-Type": webdav.MACAROON_REQUEST}
-        if self._token and (is_same or source.origin.host in storage.token_hosts):
-            headers["Authorization"] = f"Bearer {self._token}"
-        body = webdav.macaroon_request()
-        headers["Content-Length"] = str(len(body))
-        self._elsewhere = other
-        try:
-            other.send_head("POST", source.path, headers)
-            other.send(body)
-            head = other.read_final_head()
-            content = other.read_text()
-        finally:
-            other.close()
-        return webdav.read_macaroon(content) if head.is_success else ""
-
     # ------------------------------------------------------------ requests
 
     async def _run(self, function: Callable[..., Result], *arguments: object) -> Result:
@@ -534,79 +417,10 @@ class DavSession(Session):
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            self._is_cut = True
-            for connection in (self._connection, self._elsewhere):
-                if connection is not None:
-                    connection.cut()
+            self._requests.cut()
             await asyncio.wait([future])
             future.exception()
             raise
-
-    def _ask(
-        self,
-        method: str,
-        target: Target,
-        headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
-    ) -> tuple[Head, bytes]:
-        """A request whose answer is short.  Raises _RefusedError."""
-        length = {"Content-Length": str(len(body))} if body or method == "MKCOL" else {}
-        connection, head = self._request(method, target, {**(headers or {}), **length}, body)
-        if not head.is_success:
-            raise _refusal(head, connection)
-        content = connection.read_text()
-        if head.status == 207 and method != "PROPFIND":
-            raise _RefusedError(head.status, "a part of it was refused")
-        return head, content
-
-    def _request(
-        self,
-        method: str,
-        target: Target,
-        headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
-    ) -> tuple[Connection, Head]:
-        """Send a request to wherever the server wants it, up to the head of its answer."""
-        for _ in range(REDIRECTIONS):
-            own = dict(headers or {})
-            if target.origin == self._origin and self._token:
-                own["Authorization"] = f"Bearer {self._token}"
-            connection = self._connect(target.origin)
-            is_kept = connection.is_kept
-            try:
-                head = _exchange(connection, method, target.path, own, body)
-            except TransientError:
-                # A server may close what it kept just when it is used again (RFC 9112, 9.3.1).
-                if not is_kept or method not in _REPEATABLE or self._is_cut:
-                    raise
-                connection.close()
-                connection = self._connect(target.origin)
-                head = _exchange(connection, method, target.path, own, body)
-            if not head.redirection:
-                self._is_xrootd = head.headers.get("server", "").lower().startswith("xrootd")
-                return connection, head
-            if "Expect" in own:
-                connection.close()
-            else:
-                connection.read_text()
-            target = _redirected(target, head.redirection)
-        raise DriverError(f"the server sends us elsewhere more than {REDIRECTIONS} times")
-
-    def _connect(self, origin: Origin) -> Connection:
-        if self._is_cut:
-            raise TransientError("given up")
-        if origin == self._origin:
-            if self._connection is None or not self._connection.is_ready():
-                if self._connection is not None:
-                    self._connection.close()
-                context = self._access.named if origin.is_tls else None
-                self._connection = Connection(origin, context, _SILENCE)
-            return self._connection
-        if self._elsewhere is not None:
-            self._elsewhere.close()
-        context = self._access.nameless if origin.is_tls else None
-        self._elsewhere = Connection(origin, context, _SILENCE)
-        return self._elsewhere
 
     def _target(self, url: Url) -> Target:
         is_tls = url.scheme in ("https", "davs")
@@ -617,23 +431,6 @@ class DavSession(Session):
                 raise DriverError("WebDAV has no home directories (--dav-home says what '~' is)")
             return Target(origin, escape_path(f"{self._home}/{steps}".rstrip("/")))
         return Target(origin, escape_path(f"/{steps}"))
-
-
-def _exchange(
-    connection: Connection, method: str, path: str, headers: Mapping[str, str], body: bytes
-) -> Head:
-    """The head of an answer.  One that expects 100 gets it, too, where a server says nothing for a
-    while.
-    """
-    connection.send_head(method, path, {**headers, "Accept": "*/*"})
-    if body:
-        connection.send(body)
-    if "Expect" not in headers:
-        return connection.read_final_head()
-    if not connection.has_answer(CONTINUE_TIME):
-        return Head(100, "", {}, is_kept=True)
-    head = connection.read_head()
-    return head if head.status == 100 or head.status >= 200 else connection.read_final_head()
 
 
 def _unescaped(target: Target) -> str:
@@ -648,46 +445,6 @@ class _Put(NamedTuple):
     connection: Connection
     head: Head | None
     """Of the answer, where there is no content."""
-
-
-class _RefusedError(DriverError):
-    """A server's refusal."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-def _refusal(head: Head, connection: Connection) -> DriverError:
-    """What a refusal says; the connection is used up where that is long."""
-    said = ""
-    with suppress(TransientError):
-        said = " ".join(connection.read_text(1 << 16).decode("utf-8", "replace").split())
-    if "<" in said:  # a page for people
-        said = ""
-    text = f"{head.status} {head.reason}".strip() + (f": {said[:_EXCERPT]}" if said else "")
-    if head.status in _TRANSIENT:
-        return TransientError(text)
-    return _RefusedError(head.status, text)
-
-
-def _redirected(target: Target, location: str) -> Target:
-    """Where a server sends us.  Raises DriverError for where we do not go."""
-    try:
-        parts = urlsplit(urljoin(str(target), location))
-        is_tls = parts.scheme == "https"
-        port = parts.port or (443 if is_tls else 80)
-    except ValueError:
-        raise DriverError("the server sends us to what is no URL") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise DriverError(f"the server sends us to what is no web server: {location[:_EXCERPT]}")
-    if target.origin.is_tls and not is_tls:
-        raise DriverError(f"the server sends us out of TLS: {parts.hostname}")
-    path = parts.path or "/"
-    return Target(
-        Origin(is_tls, parts.hostname.lower(), port),
-        f"{path}?{parts.query}" if parts.query else path,
-    )
 
 
 def _exists(watch: CredentialWatch) -> bool:
