@@ -70,7 +70,7 @@ def copies(source: str, target: str) -> bytes:
 
 @pytest.mark.parametrize(
     ("options", "floor", "ambition"),
-    [((), 5, 10), (("-pp", "-cc", "4", "-fast"), 0.5, 1)],
+    [((), 5, 10), (("-pp", "-cc", "4", "-fast"), 0.35, 1)],
     ids=["plain", "pipelined"],
 )
 def test_small_files(
