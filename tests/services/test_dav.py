@@ -4,7 +4,9 @@ Where a server sends us elsewhere, that one is a small server of our own, which 
 where it sends us to is real.
 """
 
+import http.client
 import http.server
+import json
 import os
 import ssl
 import threading
@@ -144,6 +146,66 @@ def test_a_token_goes_to_who_is_named_only(server: Door, monkeypatch: pytest.Mon
             async with transfers("--dav-token-for other.example.org") as driver:
                 assert "o such file" in await driver.exists(f"{first.url}/file")
         assert [seen[2] for seen in first.seen] == [None]
+
+    run(main())
+
+
+def bearer_token(server: XRootD, *activities: str) -> str:
+    """A macaroon of the server's for a quarter of an hour, which does for a token."""
+    environment = server.environment
+    context = ssl.create_default_context(cafile=str(server.authority.ca))
+    context.load_cert_chain(environment["X509_USER_PROXY"])
+    connection = http.client.HTTPSConnection("localhost", server.http_port, context=context)
+    caveats = [f"activity:{','.join(activities)}"]
+    try:
+        connection.request(
+            "POST",
+            "/data/",
+            json.dumps({"caveats": caveats, "validity": "PT15M"}),
+            {"Content-Type": "application/macaroon-request"},
+        )
+        token: str = json.loads(connection.getresponse().read())["macaroon"]
+    finally:
+        connection.close()
+    return token
+
+
+def test_a_bearer_token_opens_a_real_server(
+    server: Door, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without any certificate, by the rights that the token gives and no others."""
+
+    async def main() -> None:
+        folder = f"{server.url}/.gw_tester_5"
+        (tmp_path / "file").write_bytes(content(300_000))
+        token = tmp_path / "token"
+        token.touch(0o600)
+        monkeypatch.setenv("BEARER_TOKEN_FILE", str(token))
+        monkeypatch.setenv("X509_USER_PROXY", str(tmp_path / "none"))
+
+        token.write_text(
+            bearer_token(server.xrootd, "LIST", "UPLOAD", "DOWNLOAD", "MANAGE", "DELETE")
+        )
+        async with transfers("--retries 0") as driver:
+            assert await driver.mkdir(folder) != "", "nobody is shown the token unasked"
+        async with transfers("--retries 0 --dav-token-for localhost") as driver:
+            assert await driver.mkdir(folder) == ""
+            assert await driver.copy(tmp_path / "file", f"{folder}/file") == ""
+            assert await driver.copy(f"{folder}/file", tmp_path / "back") == ""
+        assert (tmp_path / "back").read_bytes() == (tmp_path / "file").read_bytes()
+
+        token.write_text(bearer_token(server.xrootd, "LIST", "DOWNLOAD"))
+        async with transfers("--retries 0 --dav-token-for localhost") as driver:
+            assert await driver.copy(f"{folder}/file", tmp_path / "again") == ""
+            assert "403" in await driver.copy(tmp_path / "file", f"{folder}/other")
+        assert (server.folder / ".gw_tester_5/file").exists()
+
+        token.write_text("A" * 40)
+        async with transfers("--retries 0 --dav-token-for localhost") as driver:
+            told = await driver.copy(f"{folder}/file", tmp_path / "never")
+            assert "40" in told
+            assert "AAAA" not in told
+        assert not (tmp_path / "never").exists()
 
     run(main())
 
