@@ -4,6 +4,7 @@ The library keeps what it reads of the environment for the life of the process: 
 elsewhere is tried in processes of their own.
 """
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.services.grid_pki import GridAuthority, Identity
-from tests.services.transfers import NAMES, Contract, content, run, transfers
+from tests.services.transfers import NAMES, Contract, content, run, transfers, until
 from tests.services.xrootd import Door, XRootD
 from tests.transfer_player import played
 
@@ -53,6 +54,36 @@ def test_between_two_servers(
         assert "xrdcp" in (other_xrootd.folder / "xrootd.out").read_text()
 
     run(main())
+
+
+@pytest.mark.parametrize("protocol", ["root", "https"])
+def test_a_source_that_stands_still_while_another_server_fetches(
+    server: Door, other_xrootd: XRootD, protocol: str
+) -> None:
+    source = server.folder / "sparse"
+    with source.open("wb") as file:
+        file.truncate(1 << 40)
+    server.own(source)
+
+    async def main() -> None:
+        one, other = getattr(server.xrootd, protocol), getattr(other_xrootd, protocol)
+        async with transfers(f"{server.arguments} --stall 3 --retries 0") as driver:
+            copying = asyncio.create_task(driver.copy(f"{one}/sparse", f"{other}/stalled"))
+            await until(lambda: bool(arrived()), "nothing comes")
+            with server.xrootd.held():
+                told = await asyncio.wait_for(copying, 60)
+                assert "nothing has moved for 3 seconds" in told
+                # Others are served meanwhile.
+                assert await driver.mkdir(f"{other}/.gw_tester_9") == ""
+        assert not (other_xrootd.data / "stalled").exists()
+
+    def arrived() -> list[Path]:
+        return [path for path in other_xrootd.data.glob(".gridmad-*") if path.stat().st_size]
+
+    try:
+        run(main())
+    finally:
+        source.unlink()
 
 
 def test_between_kinds_of_servers(server: Door, other_xrootd: XRootD) -> None:

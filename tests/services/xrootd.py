@@ -9,8 +9,10 @@ import base64
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,16 @@ class XRootD(Server):
         if self._keeper is not None:
             self._keeper.kill()
             self._keeper = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Have the server stand still, with all its connections open."""
+        assert self._keeper is not None
+        os.kill(self._keeper.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._keeper.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """End the server and remove its files."""
