@@ -39,10 +39,8 @@ Result = TypeVar("Result")
 
 SHARE = 4
 """Sessions that share a connection: another one costs both sides processes and a handshake."""
-_BLOCKS = 2
-"""Of a READ or WRITE that a thread writes or reads at a time."""
 _AT_ONCE = 64
-"""Files that are removed at a time."""
+"""Files that are removed, and pieces that are written, at a time."""
 _ATTEMPTS = 3
 """How often a directory is emptied when somebody goes on writing into it."""
 _JOB_DIRECTORY_MODE = 0o700
@@ -270,7 +268,6 @@ class SftpSession(Session):
         async with self._reading(url) as (handle, size):
             progress.size = size
             blocks: list[Block] = []
-            enough = _BLOCKS * self._connection.read_size
             waiting = 0
 
             async def keep() -> None:
@@ -283,7 +280,7 @@ class SftpSession(Session):
                     async for block in contents:
                         blocks.append(block)
                         waiting += len(block)
-                        if waiting >= enough:
+                        if waiting >= self._connection.blocks * self._connection.read_size:
                             await keep()
                             waiting = 0
                 except StatusError as error:
@@ -308,7 +305,7 @@ class SftpSession(Session):
 
     async def upload(self, url: Url, file: int, size: int | None, progress: Progress) -> None:
         """Make a file of a local one, with its permissions."""
-        step = _BLOCKS * self._connection.write_size
+        step = self._connection.blocks * self._connection.write_size
         mode = stat.S_IMODE(os.fstat(file).st_mode) & 0o777
         async with aclosing(blocks_of(file, size, progress, step)) as blocks:
             await self._write(url, blocks, mode)
@@ -394,8 +391,13 @@ def _is_folder(entry: Entry) -> bool:
 
 
 def _write_blocks(file: int, blocks: list[Block]) -> None:
-    for block in blocks:
-        write_all(file, block)
+    for start in range(0, len(blocks), _AT_ONCE):
+        some = blocks[start : start + _AT_ONCE]
+        written = os.writev(file, some)
+        for block in some:
+            if written < len(block):
+                write_all(file, memoryview(block)[written:])
+            written = max(0, written - len(block))
 
 
 def _error(error: StatusError, path: bytes = b"") -> DriverError:

@@ -385,8 +385,13 @@ class Connection(asyncio.SubprocessProtocol):
             await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
 
     @property
+    def blocks(self) -> int:
+        """Of a READ or WRITE that a file's thread writes or reads at a time: half a window."""
+        return max(1, self._window // 2)
+
+    @property
     def _window(self) -> int:
-        return max(_FEWEST, REQUESTS // self._moving)
+        return max(_FEWEST, REQUESTS // max(1, self._moving))
 
     def _read_soon(self, handle: bytes, offset: int, length: int = 0) -> "asyncio.Task[Answer]":
         fields = sftp.string(handle) + sftp.place(offset, length or self.read_size)
