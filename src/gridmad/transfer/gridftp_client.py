@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 from gridmad import __version__
 from gridmad.errors import DriverError, TransientError
 from gridmad.transfer.gridftp_library import Library, Operation, on_complete, on_data
-from gridmad.transfer.gridftp_transfer import FileDownload, FileUpload, Stream, Transfer
+from gridmad.transfer.gridftp_transfer import FileDownload, FileUpload, Order, Stream, Transfer
 from gridmad.transfer.storage import Block, Progress, in_thread
 
 log = logging.getLogger(__name__)
@@ -279,11 +279,11 @@ class Handle:
 
     async def _read(
         self, function: Any, url: bytes, *, is_file: bool
-    ) -> AsyncGenerator[memoryview, None]:
+    ) -> AsyncGenerator[Block, None]:
         stream = Stream(self._library, self._handle)
         more = (None,) if is_file else ()
         await in_thread(self._begin, stream, function, url, *more)
-        position = 0
+        order = Order()
 
         def receive(address: int) -> None:
             result = self._library.register_read(
@@ -292,18 +292,19 @@ class Handle:
             if result:
                 log.debug("no block is read: %s", self._library.refusal(result))
 
-        for address in list(stream.blocks.views):
+        # The offsets of a list mean nothing: one block at a time keeps its order.
+        for address in list(stream.blocks.views)[: None if is_file else 1]:
             receive(address)
         while (event := await stream.events.get()) is not None:
             address, length, offset, eof = event
-            if is_file and length and offset != position:
-                raise DriverError(f"the block at {offset} came before that at {position}")
-            position += length
             if length:
-                yield stream.blocks.views[address][:length]
+                view = stream.blocks.views[address][:length]
+                for block in order.add(offset, view) if is_file else (view,):
+                    yield block
             if not eof:
                 receive(address)
         await self._ended(stream)
+        order.finish()
 
 
 class Client:

@@ -10,13 +10,14 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
 from typing import ClassVar, Final
 
 from gridmad.driver import describe
-from gridmad.errors import DriverError
+from gridmad.errors import DriverError, TransientError
 from gridmad.transfer.gridftp_library import Library, Operation, on_data
 from gridmad.transfer.gridftp_reply import error_of
-from gridmad.transfer.storage import Progress
+from gridmad.transfer.storage import Block, Progress
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ MEMORY: Final = 12 << 20
 SMALLEST_BLOCK: Final = 1 << 17
 LARGEST_BLOCK: Final = 1 << 20
 """... within these bounds."""
+MOST_EARLY: Final = 16
+"""Blocks that may come before their turn."""
 END_TIME: Final = 1.0
 """Seconds after which an operation that takes no more blocks counts as failed."""
 
@@ -216,3 +219,34 @@ class Stream(Transfer):
     def _end(self, error: DriverError | None) -> None:
         super()._end(error)
         self.events.put_nowait(None)
+
+
+class Order:
+    """Puts the blocks of a file in their order: two threads that each have one may tell of them in
+    the other order, and a sender with several connections may send them so (GFD.20, section 3).
+    """
+
+    def __init__(self) -> None:
+        self._position = 0
+        self._early: dict[int, bytes] = {}
+
+    def add(self, offset: int, block: memoryview) -> Iterator[Block]:
+        """Blocks whose turn it is by this one, which is valid as long as the caller keeps it.
+
+        Raises TransientError for one that came twice, or far too early.
+        """
+        if offset != self._position:
+            if offset < self._position or len(self._early) >= MOST_EARLY:
+                raise TransientError(f"the block at {offset} came, not that at {self._position}")
+            self._early[offset] = bytes(block)
+            return
+        self._position += len(block)
+        yield block
+        while (early := self._early.pop(self._position, None)) is not None:
+            self._position += len(early)
+            yield early
+
+    def finish(self) -> None:
+        """Raises TransientError where something is missing."""
+        if self._early:
+            raise TransientError(f"the block at {self._position} did not come")
