@@ -158,9 +158,12 @@ def attempted(
         yield connection, seen
     finally:
         connection.close()
-        assert not [
-            thread for thread in threading.enumerate() if thread.name.startswith(connection.name)
-        ]
+        # It is given two seconds, after which a thread on a busy machine may still be leaving.
+        end = time.monotonic() + TIME
+        for thread in threading.enumerate():
+            if thread.name.startswith(connection.name):
+                thread.join(end - time.monotonic())
+                assert not thread.is_alive()
 
 
 def data(queue: str, prefetch: int = 0) -> tuple[str, str, Role, int]:
