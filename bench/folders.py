@@ -1,10 +1,17 @@
-"""Folders that files are copied to, again and again."""
+"""Files and folders that are copied to, again and again."""
 
 import itertools
 import os
 from pathlib import Path
 
 _numbers = itertools.count()
+
+
+def clean(*paths: Path) -> None:
+    """Remove files, and let nothing that was copied before weigh on what comes next."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+    os.sync()
 
 
 def set_aside(*folders: Path) -> None:

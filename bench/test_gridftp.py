@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.conftest import IS_QUICK, Contest, Scoreboard
-from bench.folders import set_aside
+from bench.folders import clean, set_aside
 from bench.players import BIN, Player
 from tests.services import gridftp
 from tests.services.gridftp import GridFtp
@@ -120,11 +120,6 @@ def test_large_file(
         request = f"CP 1 0 - {server.url}/~/large file://{target}\n"
         theirs = (f"{server.url}/~/large", f"file://{their_target}")
 
-    def prepare() -> None:
-        target.unlink(missing_ok=True)
-        their_target.unlink(missing_ok=True)
-        os.sync()  # what one left to be written must not slow the other down
-
     contest.run(
         f"{LARGE >> 20} MiB {direction} by GridFTP",
         lambda: ours.ask(request.encode()),
@@ -133,7 +128,7 @@ def test_large_file(
         floor=0.7,
         ambition=1 / 1.05,
         rounds=5,
-        prepare=prepare,
+        prepare=lambda: clean(target, their_target),
         note=lambda seconds: f"{LARGE / seconds / 1e6:.0f} MB/s",
     )
     assert target.stat().st_size == LARGE

@@ -1,13 +1,12 @@
 """Copies of local files: gw_tm_mad_local against DRM4G's transfer driver and against cp."""
 
 import itertools
-import os
 import subprocess
 from pathlib import Path
 
 from bench import drm4g
 from bench.conftest import IS_QUICK, Contest
-from bench.folders import set_aside
+from bench.folders import clean, set_aside
 from bench.players import BIN, Player
 
 SMALL = 4096
@@ -107,11 +106,6 @@ def test_large_copy(contest: Contest, tmp_path: Path) -> None:
         for _ in range(size >> 20):
             file.write(b"x" * (1 << 20))
 
-    def prepare() -> None:
-        for path in (target, theirs):
-            path.unlink(missing_ok=True)
-        os.sync()  # what one left to be written must not slow the other down
-
     with Player([str(BIN / "gw_tm_mad_local")], {"HOME": str(tmp_path)}) as ours:
         start(ours, "localhost")
         contest.run(
@@ -122,7 +116,7 @@ def test_large_copy(contest: Contest, tmp_path: Path) -> None:
             floor=0.8,
             ambition=1 / 1.05,
             rounds=5,
-            prepare=prepare,
+            prepare=lambda: clean(target, theirs),
         )
     assert target.stat().st_size == size
     for path in (source, target, theirs):

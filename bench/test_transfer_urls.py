@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.conftest import IS_QUICK, Contest
-from bench.folders import set_aside
+from bench.folders import clean, set_aside
 from bench.players import BIN, Player
 from tests.services import sshd, xrootd
 from tests.services.required import skip_without
@@ -62,13 +62,6 @@ class Side:
 
 def _url(place: Path | str) -> str:
     return f"file://{place}" if isinstance(place, Path) else place
-
-
-def _clean(*paths: Path) -> None:
-    """Let nothing that was copied before weigh on what comes next."""
-    for path in paths:
-        path.unlink(missing_ok=True)
-    os.sync()
 
 
 def _run(*words: str | Path, given: str | None = None) -> None:
@@ -184,7 +177,7 @@ def test_large_files(contest: Contest, side: Side, tmp_path: Path) -> None:
         floor=0.8,
         ambition=1 / 1.05,
         rounds=3,
-        prepare=lambda: _clean(side.there / "ours", side.there / "theirs"),
+        prepare=lambda: clean(side.there / "ours", side.there / "theirs"),
         note=lambda seconds: f"{(LARGE >> 20) / seconds:.0f} MiB/s",
     )
     assert (side.there / "ours").stat().st_size == LARGE
@@ -205,7 +198,7 @@ def test_large_files_back(contest: Contest, side: Side, tmp_path: Path) -> None:
         floor=0.8,
         ambition=1 / 1.05,
         rounds=3,
-        prepare=lambda: _clean(tmp_path / "ours", tmp_path / "theirs"),
+        prepare=lambda: clean(tmp_path / "ours", tmp_path / "theirs"),
         note=lambda seconds: f"{(LARGE >> 20) / seconds:.0f} MiB/s",
     )
     assert (tmp_path / "ours").stat().st_size == LARGE

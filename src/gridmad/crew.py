@@ -98,8 +98,6 @@ class Crew:
             del self._at_work[me]
 
     def _is_done_without(self, me: object, now: float) -> bool:
-        if len(self._at_work) == 1:
-            return False
         # A list is made at once, while another thread may come or go.
-        others = [begun for other, begun in list(self._at_work.items()) if other is not me]
-        return any(now - begun < MOMENT for begun in others)
+        at_work = list(self._at_work.items())
+        return any(now - begun < MOMENT for other, begun in at_work if other is not me)

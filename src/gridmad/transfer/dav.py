@@ -137,8 +137,7 @@ class DavSession(Session):
         self._origin = origin
         self._token = token
         self._requests = Requests(origin, access, token)
-        self._home = storage.home
-        self._threads = storage.threads
+        self._dav = storage
         self._is_dav = True
 
     @property
@@ -209,7 +208,7 @@ class DavSession(Session):
         path = target.path.rstrip("/")
         if not path or ".." in url.path.split("/"):
             raise DriverError("it is '/', or has '..' in it")
-        if f"{escape_path(self._home)}/".startswith(f"{path}/"):
+        if f"{escape_path(self._dav.home)}/".startswith(f"{path}/"):
             raise DriverError("it is or holds the home directory")
         await self._run(self._remove_tree, target._replace(path=path))
 
@@ -234,11 +233,9 @@ class DavSession(Session):
         # at its end for nothing, but not before a query.  One day it may unescape that.
         if "?" in plain:
             raise DriverError("XRootD takes no '?' in the name of a file")
-        storage = self.storage
-        assert isinstance(storage, Dav)
-        if "%" in plain and new.origin not in storage.unescape:
-            target, storage.unescape[new.origin] = self._find_out(target)
-        self._move(target, str(new) if storage.unescape.get(new.origin) else _unescaped(new))
+        if "%" in plain and new.origin not in self._dav.unescape:
+            target, self._dav.unescape[new.origin] = self._find_out(target)
+        self._move(target, str(new) if self._dav.unescape.get(new.origin) else _unescaped(new))
 
     def _move(self, target: Target, destination: str) -> None:
         self._requests.ask("MOVE", target, {"Destination": destination, "Overwrite": "T"})
@@ -382,10 +379,8 @@ class DavSession(Session):
         return await self._run(self._fetch, self._target(url), self._target(source), progress)
 
     def _fetch(self, target: Target, source: Target, progress: Progress) -> bool:
-        storage = self.storage
-        assert isinstance(storage, Dav)
         host = source.origin.host
-        is_trusted = source.origin == self._origin or host in storage.token_hosts
+        is_trusted = source.origin == self._origin or host in self._dav.token_hosts
         macaroon = self._requests.macaroon(source, self._token if is_trusted else "")
         if not macaroon:
             return False
@@ -413,7 +408,7 @@ class DavSession(Session):
     async def _run(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Call what blocks in a thread; on cancellation the connections are cut."""
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._threads, function, *arguments)
+        future = loop.run_in_executor(self._dav.threads, function, *arguments)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -427,9 +422,9 @@ class DavSession(Session):
         origin = Origin(is_tls, url.host, url.port or (443 if is_tls else 80))
         steps = "/".join(step for step in url.steps.split("/") if step not in ("", "."))
         if url.home_user is not None:
-            if url.home_user or not self._home:
+            if url.home_user or not self._dav.home:
                 raise DriverError("WebDAV has no home directories (--dav-home says what '~' is)")
-            return Target(origin, escape_path(f"{self._home}/{steps}".rstrip("/")))
+            return Target(origin, escape_path(f"{self._dav.home}/{steps}".rstrip("/")))
         return Target(origin, escape_path(f"/{steps}"))
 
 

@@ -8,7 +8,6 @@ Protocol: GFD.20.
 
 import asyncio
 import ctypes
-import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, ClassVar, Final
@@ -18,8 +17,6 @@ from gridmad.errors import DriverError, TransientError
 from gridmad.transfer.gridftp_library import Library, Operation, on_complete, on_data
 from gridmad.transfer.gridftp_transfer import FileDownload, FileUpload, Order, Stream, Transfer
 from gridmad.transfer.storage import Block, Progress, in_thread
-
-log = logging.getLogger(__name__)
 
 QUIET_TIME: Final = 0.5
 """Seconds without a sign of an operation after which it may be aborted: a reply that the library
@@ -285,16 +282,9 @@ class Handle:
         await in_thread(self._begin, stream, function, url, *more)
         order = Order()
 
-        def receive(address: int) -> None:
-            result = self._library.register_read(
-                stream.handle, address, stream.blocks.length, on_data, stream.number
-            )
-            if result:
-                log.debug("no block is read: %s", self._library.refusal(result))
-
         # The offsets of a list mean nothing: one block at a time keeps its order.
         for address in list(stream.blocks.views)[: None if is_file else 1]:
-            receive(address)
+            stream.receive(address)
         while (event := await stream.events.get()) is not None:
             address, length, offset, eof = event
             if length:
@@ -302,7 +292,7 @@ class Handle:
                 for block in order.add(offset, view) if is_file else (view,):
                     yield block
             if not eof:
-                receive(address)
+                stream.receive(address)
         await self._ended(stream)
         order.finish()
 

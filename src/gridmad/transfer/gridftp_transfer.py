@@ -61,8 +61,8 @@ class Blocks:
 class Transfer(Operation):
     """An operation with data.
 
-    Where something fails on this side, `problem` says what; no more is sent or read then, and
-    whoever waits for the end gives the operation up.
+    Where something fails on this side, `fail` says so to whoever waits for the end, and who then
+    gives the operation up: no more is sent or read.
     """
 
     def __init__(self, library: Library, handle: ctypes.c_void_p, blocks: Blocks) -> None:
@@ -81,9 +81,18 @@ class Transfer(Operation):
         self.blocks.release()
 
     def forget(self) -> None:
-        """It did not begin: neither is it then."""
+        """It did not begin: the memory is counted no more."""
         super().forget()
         self.blocks.release()
+
+    def receive(self, address: int) -> None:
+        """Ask for a block."""
+        result = self.library.register_read(
+            self.handle, address, self.blocks.length, on_data, self.number
+        )
+        if result:
+            # The end was reached, or the operation has failed.
+            log.debug("no block is read: %s", self.library.refusal(result))
 
     def fail(self, problem: Exception) -> None:
         """End the wait of who waits, by an error on this side."""
@@ -180,7 +189,7 @@ class FileDownload(Transfer):
     def begin(self) -> None:
         """Ask for the first blocks."""
         for address in list(self.blocks.views):
-            self._receive(address)
+            self.receive(address)
 
     def moved(self, address: int, length: int, offset: int, eof: bool) -> None:
         """Write the block, and ask for another one."""
@@ -190,15 +199,7 @@ class FileDownload(Transfer):
             view, offset = view[written:], offset + written
         self._progress.moved += length
         if not eof:
-            self._receive(address)
-
-    def _receive(self, address: int) -> None:
-        result = self.library.register_read(
-            self.handle, address, self.blocks.length, on_data, self.number
-        )
-        if result:
-            # The end was reached, or the operation has failed.
-            log.debug("no block is read: %s", self.library.refusal(result))
+            self.receive(address)
 
 
 class Stream(Transfer):
